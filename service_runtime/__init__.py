@@ -1,0 +1,1 @@
+"""What both services share: lifecycle, interceptors, identity, errors, upload reading, settings, logs."""

@@ -1,0 +1,180 @@
+"""The life of a service process: workers, readiness, health, a graceful end.
+
+`run` starts WORKERS processes that share one port (SO_REUSEPORT); they are started before any gRPC object exists,
+because gRPC does not survive a fork. A worker serves from its first moment, says NOT_SERVING until what it stands on is
+there, and on SIGTERM or SIGINT says NOT_SERVING first, waits for balancers to notice, lets calls end, and closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from typing import TypeVar
+
+import grpc
+import structlog
+import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from service_runtime.identity import Gatekeeper, TokenVerifier
+from service_runtime.interceptor import CallInterceptor
+from service_runtime.logs import configure_logs, describe
+from service_runtime.settings import RuntimeSettings
+
+log = structlog.get_logger()
+
+SettingsT = TypeVar("SettingsT", bound=RuntimeSettings)
+
+_SERVER_OPTIONS = (
+    ("grpc.so_reuseport", 1),
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    ("grpc.max_concurrent_streams", 200),
+    # Half-open connections are found within a minute.
+    ("grpc.keepalive_time_ms", 40_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+)
+_READY_TIMEOUT_SECONDS = 10
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What a bootstrap hands to the server.
+
+    `register` adds the servicers; `names` are their full names, also those that reflection alone tells of are in
+    `reflected`; `ready` tells whether everything that the service stands on is there.
+    """
+
+    names: tuple[str, ...]
+    register: Callable[[grpc.aio.Server], None]
+    gatekeeper: Gatekeeper
+    ready: Callable[[], Awaitable[bool]]
+    public_methods: frozenset[str] = frozenset()
+    reflected: tuple[str, ...] = field(default=())
+
+
+Build = Callable[[SettingsT], AbstractAsyncContextManager[Service]]
+
+
+def run(name: str, listen: str, settings: SettingsT, build: Build[SettingsT]) -> None:
+    """Serves on `listen` ("host:port") until SIGTERM or SIGINT. `build` makes the service inside its event loop and
+    closes it at the end; it must be a function of a module, for it is handed to other processes.
+    """
+    if settings.workers == 1:
+        _work(name, listen, settings, build, parent=None)
+    else:
+        sys.exit(_supervise(name, listen, settings, build))
+
+
+def _supervise(name: str, listen: str, settings: SettingsT, build: Build[SettingsT]) -> int:
+    """Runs the workers; ends them all, with status 1, when one ends that was not told to."""
+    spawn = multiprocessing.get_context("spawn")
+    workers: list[BaseProcess] = [
+        spawn.Process(target=_work, args=(name, listen, settings, build), kwargs={"parent": os.getpid()})
+        for _ in range(settings.workers)
+    ]
+    told = False
+
+    def tell_all(_signal: int, _frame: object) -> None:
+        nonlocal told
+        told = True
+        for worker in workers:
+            if worker.is_alive():
+                worker.terminate()
+
+    for worker in workers:
+        worker.start()
+    signal.signal(signal.SIGTERM, tell_all)
+    signal.signal(signal.SIGINT, tell_all)
+    wait([worker.sentinel for worker in workers])
+    failed = not told
+    tell_all(signal.SIGTERM, None)
+    for worker in workers:
+        worker.join()
+    return int(failed or any(worker.exitcode for worker in workers))
+
+
+def _work(name: str, listen: str, settings: SettingsT, build: Build[SettingsT], *, parent: int | None) -> None:
+    if parent is not None:
+        # A worker never outlives its supervisor, however that ended.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            return
+    configure_logs(service=name, level=settings.log_level)
+    uvloop.run(serve(listen, settings, build))
+
+
+async def serve(
+    listen: str,
+    settings: SettingsT,
+    build: Build[SettingsT],
+    *,
+    started: Callable[[int], None] = lambda _port: None,
+) -> None:
+    """Serves until the process is told to stop. `started` is called with the port once it is bound."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with build(settings) as service:
+        server = grpc.aio.server(
+            interceptors=[
+                CallInterceptor(
+                    verifier=TokenVerifier(
+                        issuer=settings.auth_issuer, audience=settings.auth_audience, jwks=settings.auth_jwks
+                    ),
+                    gatekeeper=service.gatekeeper,
+                    public=service.public_methods,
+                )
+            ],
+            options=_SERVER_OPTIONS,
+            maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
+        )
+        service.register(server)
+        health_servicer = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+        reflection.enable_server_reflection(
+            (*service.names, *service.reflected, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+        )
+        port = server.add_insecure_port(listen)
+        await server.start()
+        log.info("listening", address=listen, port=port)
+        started(port)
+        readiness = asyncio.create_task(_tell_readiness(service, health_servicer, settings.readiness_interval_seconds))
+        await stop.wait()
+        log.info("stopping")
+        readiness.cancel()
+        await health_servicer.enter_graceful_shutdown()
+        await asyncio.sleep(settings.drain_seconds)
+        await server.stop(settings.shutdown_grace_seconds)
+    log.info("stopped")
+
+
+async def _tell_readiness(service: Service, servicer: health.aio.HealthServicer, interval: float) -> None:
+    """Keeps the health of the process ("") and of its services as readiness has it, for ever."""
+    known: bool | None = None
+    while True:
+        try:
+            async with asyncio.timeout(_READY_TIMEOUT_SECONDS):
+                ready = await service.ready()
+        except Exception as error:  # noqa: BLE001 - a probe that fails is an answer
+            log.debug("readiness probe failed", **describe(error))
+            ready = False
+        if ready is not known:
+            known = ready
+            log.info("readiness", ready=ready)
+            status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+            for name in ("", *service.names):
+                await servicer.set(name, status)
+        await asyncio.sleep(interval)

@@ -1,0 +1,132 @@
+"""What gRPC and HTTP make of an error: the one table from reasons to statuses, and the google.rpc.Status of it."""
+
+from google.protobuf import any_pb2, duration_pb2, message
+from google.rpc import error_details_pb2, status_pb2
+from grpc import StatusCode
+
+from service_runtime.errors import Reason, ServiceError, Violation
+
+ERROR_DOMAIN = "ris.dicom-gateway"
+STATUS_DETAILS_KEY = "grpc-status-details-bin"
+# Envoy turns this metadata into the HTTP status of a JSON answer where gRPC's own mapping has no word for it.
+HTTP_STATUS_KEY = "x-http-status"
+# Statuses travel as headers, which peers limit to 8 KiB in all.
+_MAX_VIOLATIONS = 20
+
+_CODES: dict[StatusCode, tuple[Reason, ...]] = {
+    StatusCode.UNAUTHENTICATED: (Reason.TOKEN_MISSING, Reason.TOKEN_INVALID, Reason.TOKEN_EXPIRED),
+    StatusCode.PERMISSION_DENIED: (Reason.USER_NOT_ALLOWED, Reason.ROLE_NOT_ALLOWED),
+    StatusCode.INVALID_ARGUMENT: (
+        Reason.INVALID_FIELD,
+        Reason.UNSUPPORTED_MEDIA_TYPE,
+        Reason.MULTIPART_INVALID,
+        Reason.FILE_FIELD_MISSING,
+        Reason.EMPTY_FILE,
+        Reason.NOT_DICOM,
+        Reason.TRUNCATED_FILE,
+        Reason.MALFORMED_DICOM,
+        Reason.STRUCTURE_LIMIT,
+        Reason.CHARSET_CONFLICT,
+        Reason.IDENTIFIER_MISSING,
+        Reason.STORE_REFUSED,
+    ),
+    StatusCode.RESOURCE_EXHAUSTED: (Reason.FILE_TOO_LARGE, Reason.TOO_MANY_FILES, Reason.UPLOAD_TOO_LARGE),
+    StatusCode.DEADLINE_EXCEEDED: (Reason.UPLOAD_STALLED,),
+    StatusCode.NOT_FOUND: (
+        Reason.PATIENT_NOT_FOUND,
+        Reason.ORDER_NOT_FOUND,
+        Reason.USER_NOT_FOUND,
+        Reason.STUDY_NOT_FOUND,
+        Reason.UPLOAD_LOG_NOT_FOUND,
+        Reason.THUMBNAIL_NOT_AVAILABLE,
+    ),
+    StatusCode.FAILED_PRECONDITION: (
+        Reason.EDIT_REFUSED,
+        Reason.PATIENT_MISMATCH,
+        Reason.PATIENT_ID_MISSING,
+        Reason.PATIENT_UNKNOWN,
+        Reason.ORDER_PATIENT_MISMATCH,
+        Reason.ORDER_STUDY_MISMATCH,
+        Reason.STUDY_PATIENT_MISMATCH,
+        Reason.STUDY_AMBIGUOUS,
+    ),
+    StatusCode.ALREADY_EXISTS: (Reason.INSTANCE_CONFLICT, Reason.REGISTRY_CONFLICT),
+    StatusCode.DATA_LOSS: (Reason.STORE_UNVERIFIED,),
+    StatusCode.UNAVAILABLE: (
+        Reason.ORTHANC_UNAVAILABLE,
+        Reason.DATABASE_UNAVAILABLE,
+        Reason.TAG_SERVICE_UNAVAILABLE,
+        Reason.OVERLOADED,
+        Reason.KEYS_UNAVAILABLE,
+    ),
+    StatusCode.INTERNAL: (Reason.ORTHANC_ERROR, Reason.INTERNAL_ERROR),
+}
+CODE_OF: dict[Reason, StatusCode] = {reason: code for code, reasons in _CODES.items() for reason in reasons}
+HTTP_STATUS_OF: dict[Reason, int] = {
+    Reason.FILE_TOO_LARGE: 413,
+    Reason.TOO_MANY_FILES: 413,
+    Reason.UPLOAD_TOO_LARGE: 413,
+    Reason.UNSUPPORTED_MEDIA_TYPE: 415,
+}
+
+
+def code_of(error: ServiceError) -> int:
+    """The google.rpc.Code of the error, as a number."""
+    number: int = CODE_OF[error.reason].value[0]
+    return number
+
+
+def status_of(error: ServiceError, *, request_id: str) -> status_pb2.Status:
+    """The error as a google.rpc.Status (AIP-193), with the request id in the metadata of its ErrorInfo."""
+    details: list[message.Message] = [
+        error_details_pb2.ErrorInfo(
+            reason=error.reason, domain=ERROR_DOMAIN, metadata=error.metadata | {"request_id": request_id}
+        )
+    ]
+    if error.violations:
+        bad_request = error_details_pb2.BadRequest()
+        for violation in error.violations[:_MAX_VIOLATIONS]:
+            bad_request.field_violations.add(field=violation.field, description=violation.description)
+        details.append(bad_request)
+    if error.resource is not None:
+        details.append(
+            error_details_pb2.ResourceInfo(resource_type=error.resource.type, resource_name=error.resource.name[:128])
+        )
+    if error.retry_after is not None:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(int(error.retry_after * 1000))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    status = status_pb2.Status(code=code_of(error), message=error.message)
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
+
+
+def error_of(status: status_pb2.Status) -> ServiceError | None:
+    """The ServiceError that a status of one of our services came from; None when it is not one of ours."""
+    reason: Reason | None = None
+    metadata: dict[str, str] = {}
+    violations: list[error_details_pb2.BadRequest.FieldViolation] = []
+    retry_after: float | None = None
+    for detail in status.details:
+        info = error_details_pb2.ErrorInfo()
+        bad_request = error_details_pb2.BadRequest()
+        retry = error_details_pb2.RetryInfo()
+        if detail.Unpack(info) and info.domain == ERROR_DOMAIN and info.reason in Reason.__members__:
+            reason, metadata = Reason(info.reason), dict(info.metadata)
+        elif detail.Unpack(bad_request):
+            violations.extend(bad_request.field_violations)
+        elif detail.Unpack(retry):
+            retry_after = retry.retry_delay.ToMilliseconds() / 1000
+    if reason is None:
+        return None
+    metadata.pop("request_id", None)
+    return ServiceError(
+        reason,
+        status.message,
+        metadata=metadata,
+        violations=[Violation(violation.field, violation.description) for violation in violations],
+        retry_after=retry_after,
+    )
