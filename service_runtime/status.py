@@ -30,7 +30,12 @@ _CODES: dict[StatusCode, tuple[Reason, ...]] = {
         Reason.IDENTIFIER_MISSING,
         Reason.STORE_REFUSED,
     ),
-    StatusCode.RESOURCE_EXHAUSTED: (Reason.FILE_TOO_LARGE, Reason.TOO_MANY_FILES, Reason.UPLOAD_TOO_LARGE),
+    StatusCode.RESOURCE_EXHAUSTED: (
+        Reason.FILE_TOO_LARGE,
+        Reason.TOO_MANY_FILES,
+        Reason.UPLOAD_TOO_LARGE,
+        Reason.TOO_MANY_STUDIES,
+    ),
     StatusCode.DEADLINE_EXCEEDED: (Reason.UPLOAD_STALLED,),
     StatusCode.NOT_FOUND: (
         Reason.PATIENT_NOT_FOUND,
@@ -46,7 +51,6 @@ _CODES: dict[StatusCode, tuple[Reason, ...]] = {
         Reason.PATIENT_ID_MISSING,
         Reason.PATIENT_UNKNOWN,
         Reason.ORDER_PATIENT_MISMATCH,
-        Reason.ORDER_STUDY_MISMATCH,
         Reason.STUDY_PATIENT_MISMATCH,
         Reason.STUDY_AMBIGUOUS,
     ),

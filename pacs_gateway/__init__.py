@@ -1,0 +1,1 @@
+"""Uploads, studies, registry, health: the only client of Orthanc and the owner of the database."""

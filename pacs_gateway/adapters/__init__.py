@@ -1,0 +1,1 @@
+"""The technology behind the ports: Orthanc over HTTP, tag_service over gRPC, PostgreSQL."""

@@ -1,0 +1,1 @@
+"""PostgreSQL: the models, and the unit of work over them. The only place with SQL."""

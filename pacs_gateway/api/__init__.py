@@ -1,0 +1,1 @@
+"""The servicers: protobuf messages in and out of the use cases."""

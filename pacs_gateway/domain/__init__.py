@@ -1,0 +1,1 @@
+"""What the gateway knows of patients, orders, studies and uploads. Plain Python."""

@@ -1,0 +1,1 @@
+"""What the gateway does, in terms of the ports it owns."""

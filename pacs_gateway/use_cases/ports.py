@@ -1,0 +1,181 @@
+"""What the use cases need from outside. The adapters implement these; every error they raise is a ServiceError."""
+
+from collections.abc import AsyncGenerator, AsyncIterable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from pacs_gateway.domain.paging import Page, PageRequest
+from pacs_gateway.domain.registry import (
+    Order,
+    OrderEntry,
+    OrderStudy,
+    Patient,
+    PatientEntry,
+    User,
+    UserEntry,
+)
+from pacs_gateway.domain.study import Counts, Fingerprint, PacsSeries, PacsStudy, StoredInstance, StudyFilter
+from pacs_gateway.domain.tags import DicomTags, Edits
+from pacs_gateway.domain.upload_log import Deletion, UploadLog, UploadLogEntry, UploadLogFilter
+
+
+class TagService(Protocol):
+    """tag_service. Raises its errors, and TAG_SERVICE_UNAVAILABLE."""
+
+    async def read_tags(self, chunks: AsyncIterable[bytes]) -> DicomTags:
+        """The tags of a file; stops reading `chunks` once they are known."""
+
+    def modify(self, chunks: AsyncIterable[bytes], edits: Edits) -> AsyncGenerator[bytes, None]:
+        """The edited file. It is complete only when the iteration ends; with no edits it is checked all the same."""
+
+    async def check(self) -> str:
+        """Returns "" when tag_service is ready; raises TAG_SERVICE_UNAVAILABLE."""
+
+
+class Pacs(Protocol):
+    """Orthanc. Raises ORTHANC_UNAVAILABLE and ORTHANC_ERROR."""
+
+    async def check(self) -> str:
+        """Orthanc's version."""
+
+    async def store(self, chunks: AsyncIterable[bytes]) -> StoredInstance:
+        """Stores one file. When `chunks` raises, nothing is stored. Raises STORE_REFUSED."""
+
+    async def fingerprint(self, orthanc_id: str) -> Fingerprint | None:
+        """Size and MD5 of a stored instance; None where there is none."""
+
+    async def delete_instance(self, orthanc_id: str) -> None:
+        """Deletes an instance; no error where there is none."""
+
+    async def find_studies(self, wanted: StudyFilter, *, limit: int) -> Sequence[PacsStudy]:
+        """The studies that match, at most `limit`, in no order."""
+
+    async def counts(self, study_uids: Collection[str]) -> Mapping[str, Counts]:
+        """What the studies hold, by StudyInstanceUID, in one call however many they are."""
+
+    async def series(self, orthanc_study_id: str) -> Sequence[PacsSeries] | None:
+        """The series of a study, in order; None where there is no such study."""
+
+    async def instances(self, orthanc_series_id: str) -> Sequence[str]:
+        """The instances of a series (Orthanc's ids), in order."""
+
+    async def delete_study(self, orthanc_study_id: str) -> None:
+        """Deletes a study; no error where there is none."""
+
+    async def picture(self, orthanc_id: str) -> bytes | None:
+        """A PNG of an instance; None where it cannot be shown."""
+
+
+class Patients(Protocol):
+    """The patients of the registry."""
+
+    async def get(self, patient_id: UUID) -> Patient | None:
+        """The patient with this id."""
+
+    async def by_mrn(self, mrns: Collection[str]) -> Mapping[str, Patient]:
+        """The patients with these MRNs, by MRN."""
+
+    async def make_provisional(self, patient: Patient) -> Patient:
+        """Adds the patient, unless another call has added the MRN meanwhile; the one that is there then."""
+
+    async def upsert(self, entries: Sequence[PatientEntry]) -> Sequence[Patient]:
+        """Makes or changes patients, in order. Raises REGISTRY_CONFLICT."""
+
+    async def page(self, request: PageRequest, *, mrn: str | None) -> Page[Patient]:
+        """A page of patients by id."""
+
+
+class Orders(Protocol):
+    """The orders of the registry."""
+
+    async def get(self, order_id: UUID) -> Order | None:
+        """The order with this id."""
+
+    async def many(self, order_ids: Collection[UUID]) -> Mapping[UUID, Order]:
+        """The orders with these ids."""
+
+    async def by_accession(self, accession_number: str) -> Order | None:
+        """The order with this accession number."""
+
+    async def fill(self, order_id: UUID, study: OrderStudy) -> None:
+        """Sets the order's DICOM fields."""
+
+    async def clear(self, study_instance_uid: str) -> None:
+        """Empties the DICOM fields of the orders that this study was uploaded for."""
+
+    async def upsert(self, entries: Sequence[OrderEntry]) -> Sequence[Order]:
+        """Makes or changes orders, in order. Raises REGISTRY_CONFLICT, PATIENT_NOT_FOUND."""
+
+    async def page(
+        self, request: PageRequest, *, patient_id: UUID | None, accession_number: str | None, status: str | None
+    ) -> Page[Order]:
+        """A page of orders by id."""
+
+
+class Users(Protocol):
+    """The users of the registry."""
+
+    async def get(self, user_id: UUID) -> User | None:
+        """The user with this id."""
+
+    async def upsert(self, entries: Sequence[UserEntry]) -> Sequence[User]:
+        """Makes or changes users, in order. Raises REGISTRY_CONFLICT."""
+
+    async def page(self, request: PageRequest, *, username: str | None) -> Page[User]:
+        """A page of users by id."""
+
+
+class UploadLogs(Protocol):
+    """The upload logs and the traces of deletions."""
+
+    async def by_study(self, study_uids: Collection[str]) -> Mapping[str, UploadLog]:
+        """The logs of these studies, by StudyInstanceUID."""
+
+    async def save(self, log: UploadLog) -> None:
+        """Adds or replaces the log with this id. The study must be locked."""
+
+    async def entry(self, log_id: UUID) -> UploadLogEntry | None:
+        """The log with this id, as it is shown."""
+
+    async def page(self, request: PageRequest, wanted: UploadLogFilter) -> Page[UploadLogEntry]:
+        """A page of logs, newest first."""
+
+    async def save_deletion(self, deletion: Deletion) -> None:
+        """Adds or replaces the trace with this id."""
+
+    async def open_deletion(self, study_uid: str) -> Deletion | None:
+        """The latest trace of the study, when it was never completed."""
+
+
+class UnitOfWork(Protocol):
+    """One transaction: what is not committed when it ends is rolled back."""
+
+    patients: Patients
+    orders: Orders
+    users: Users
+    upload_logs: UploadLogs
+
+    async def lock_study(self, study_uid: str) -> None:
+        """Waits for, and holds until the end of the transaction, the right to change what is known of a study."""
+
+    async def commit(self) -> None:
+        """Makes the changes last."""
+
+
+class Database(Protocol):
+    """PostgreSQL. Whatever of it raises, raises DATABASE_UNAVAILABLE when PostgreSQL is away or too slow."""
+
+    def begin(self) -> AbstractAsyncContextManager[UnitOfWork]:
+        """A new unit of work."""
+
+    async def check(self) -> str:
+        """The server's version."""
+
+
+class Clock(Protocol):
+    """What time it is."""
+
+    def __call__(self) -> datetime:
+        """Now, in UTC."""
