@@ -81,7 +81,7 @@ class UploadLog:
         A file counts once, however often it is sent: what is known last holds, but a failure to store again what is
         stored already does not unstore it.
         """
-        before = {known.sop_instance_uid: known for known in self.files if not (self.is_deleted and not known.error)}
+        before = {known.sop_instance_uid: known for known in self.files}
         known = before.get(file.sop_instance_uid)
         if not (file.error and known is not None and not known.error):
             before[file.sop_instance_uid] = file
