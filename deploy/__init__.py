@@ -1,0 +1,1 @@
+"""How the services are run: Envoy's files, the stack on one machine, containers."""

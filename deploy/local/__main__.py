@@ -1,0 +1,148 @@
+"""The commands behind `make up`, `make demo` and `make token`: python -m deploy.local up | demo | token."""
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Coroutine, Iterator
+from dataclasses import fields
+from pathlib import Path
+
+from deploy.local.demo import DemoError, demonstrate
+from deploy.local.keys import development_key
+from deploy.local.people import USERS, user_with_role
+from deploy.local.ports import Ports, expect_free
+from deploy.local.process import ROOT, PartError
+from deploy.local.seed import seed
+from deploy.local.stack import Existing, Keep, Stack
+
+STATE = ROOT / ".run"
+KEYS = STATE / "keys"
+
+
+def main() -> int:
+    """Runs what the command line asks for; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.local", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("up", help="run the stack in the foreground until Ctrl-C")
+    commands.add_parser("demo", help="run a stack to throw away, show the main job on it, stop")
+    token = commands.add_parser("token", help="print a token for a demo user")
+    token.add_argument("--role", default="radiologist", choices=[user.role for user in USERS])
+    arguments = parser.parse_args()
+    if arguments.command == "token":
+        print(development_key(KEYS).sign(user_with_role(arguments.role).id))
+        return 0
+    try:
+        return asyncio.run(_until_signal(up() if arguments.command == "up" else demo()))
+    except (PartError, DemoError) as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+
+
+async def up() -> int:
+    """Runs the stack with its state in .run/ until it is told to stop, or a part dies."""
+    ports = _ports_from_environment()
+    existing = Existing.from_environment()
+    with _only_one():
+        for field in fields(ports):
+            expect_free(field.name, getattr(ports, field.name), _port_setting(field.name))
+        shutil.rmtree(STATE / "logs", ignore_errors=True)
+        settings = {"envoy": {"CORS_ORIGINS": os.environ.get("CORS_ORIGINS", "http://localhost:3000")}}
+        async with Stack(
+            STATE, ports=ports, existing=existing, keep=Keep(KEYS), settings=settings, report=print
+        ) as stack:
+            if existing.database_url is None:
+                await seed(stack)
+            print(_welcome(stack), flush=True)
+            raise PartError(await stack.death())
+
+
+async def demo() -> int:
+    """Runs a stack to throw away, shows the main job on it, and stops it."""
+    folder = Path(tempfile.mkdtemp(prefix="ris-dicom-demo-"))
+    try:
+        async with Stack(folder, existing=Existing.from_environment(), report=print) as stack:
+            await seed(stack)
+            await demonstrate(stack)
+    except (PartError, DemoError):
+        print(f"\nThe logs are kept in {folder / 'logs'}.", file=sys.stderr)
+        raise
+    except asyncio.CancelledError:
+        shutil.rmtree(folder)
+        raise
+    shutil.rmtree(folder)
+    print("\nThe demo went as it should. The stack has stopped.")
+    return 0
+
+
+async def _until_signal(work: Coroutine[None, None, int]) -> int:
+    """Runs `work`, and cancels it at the first signal that asks to stop; later ones find the stopping under way."""
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def stop() -> None:
+        for number in signals:
+            loop.add_signal_handler(number, lambda: None)
+        print("\nStopping ...", flush=True)
+        task.cancel()
+
+    for number in signals:
+        loop.add_signal_handler(number, stop)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        print("Stopped.")
+        return 0
+
+
+@contextlib.contextmanager
+def _only_one() -> Iterator[None]:
+    """Two runners must not share one database."""
+    STATE.mkdir(exist_ok=True)
+    with (STATE / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PartError("The stack of this checkout is up already: stop that `make up` first.") from None
+        yield
+
+
+def _port_setting(name: str) -> str:
+    return f"{name.upper()}_PORT"
+
+
+def _ports_from_environment() -> Ports:
+    """The usual ports, or what ENVOY_PORT, ENVOY_ADMIN_PORT, TAG_SERVICE_PORT, PACS_GATEWAY_PORT, ORTHANC_PORT say."""
+    chosen: dict[str, int] = {}
+    for field in fields(Ports):
+        value = os.environ.get(_port_setting(field.name))
+        if value is None:
+            continue
+        if not value.isdecimal() or not 0 < int(value) < 65536:
+            raise PartError(f"{_port_setting(field.name)} is no port: {value}")
+        chosen[field.name] = int(value)
+    return Ports(**chosen)
+
+
+def _welcome(stack: Stack) -> str:
+    return f"""
+The gateway is up at {stack.base_url} (JSON, gRPC and gRPC-Web). Logs: {stack.folder / "logs"}
+Try, in another terminal:
+
+  TOKEN=$(make -s token ROLE=radiologist)
+  curl {stack.base_url}/api/v1/dicom/health
+  curl -X POST {stack.base_url}/api/v1/dicom/upload -H "Authorization: Bearer $TOKEN" -F file=@sample.dcm
+  curl {stack.base_url}/api/v1/dicom/studies -H "Authorization: Bearer $TOKEN"
+
+Sample files: .venv/lib/python3*/site-packages/pydicom/data/test_files/CT_small.dcm. Ctrl-C stops everything.
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

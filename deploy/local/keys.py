@@ -1,0 +1,67 @@
+"""The development key: signs the tokens of `make token`, the demo and the tests. Never for anything else."""
+
+import json
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
+
+ISSUER = "https://development.invalid/ris"
+AUDIENCE = "ris-dicom-gateway"
+_KEY_ID = "development"
+_ALGORITHM = "ES256"
+
+
+@dataclass(frozen=True, slots=True)
+class DevelopmentKey:
+    """An EC P-256 key in PEM, and the file with its public half as a JWKS."""
+
+    pem: bytes
+    jwks: Path
+
+    def sign(self, subject: str, **claims: Any) -> str:
+        """A token for the user with id `subject`, good for a day. `claims` replace the usual; None leaves one out."""
+        now = int(time.time())
+        usual = {"iss": ISSUER, "aud": AUDIENCE, "sub": subject, "iat": now, "exp": now + 86_400}
+        chosen = {name: value for name, value in (usual | claims).items() if value is not None}
+        return jwt.encode(chosen, self.pem, _ALGORITHM, headers={"kid": _KEY_ID})
+
+
+def development_key(folder: Path) -> DevelopmentKey:
+    """The key of `folder`, made on first use; the file with the private half is for its owner only."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, jwks = folder / "development.pem", folder / "jwks.json"
+    if not path.exists():
+        _put(path, _new_pem(), mode=0o600)
+    pem = path.read_bytes()
+    _put(jwks, json.dumps({"keys": [_public_jwk(pem)]}).encode(), mode=0o644)
+    return DevelopmentKey(pem, jwks)
+
+
+def _new_pem() -> bytes:
+    return ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _public_jwk(pem: bytes) -> dict[str, Any]:
+    key = serialization.load_pem_private_key(pem, password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise TypeError("The development key is not an elliptic curve key; delete it and a new one is made.")
+    jwk = ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
+    return {**jwk, "kid": _KEY_ID, "alg": _ALGORITHM, "use": "sig"}
+
+
+def _put(path: Path, content: bytes, *, mode: int) -> None:
+    """Writes the file whole or not at all: two runners may start at the same moment."""
+    new = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(content)
+    new.replace(path)
