@@ -1,0 +1,35 @@
+#!/bin/sh
+# Installs the Debian package `orthanc` where there is no Orthanc yet, nothing says where one runs, and it is allowed.
+set -eu
+
+if [ -n "${ORTHANC_URL:-}" ] || command -v Orthanc >/dev/null || [ -x /usr/sbin/Orthanc ]; then
+  exit 0
+fi
+give_up() {
+  echo "There is no Orthanc here, and $1." >&2
+  echo "Install it (Debian and Ubuntu: apt-get install orthanc), or set ORTHANC_URL, ORTHANC_USERNAME and" >&2
+  echo "ORTHANC_PASSWORD to one that runs." >&2
+  exit 1
+}
+command -v apt-get >/dev/null || give_up "this machine has no apt-get to install it with"
+if [ "$(id -u)" -eq 0 ]; then
+  as_root=
+elif sudo -n true 2>/dev/null; then
+  as_root="sudo -n"
+else
+  give_up "installing it needs root or sudo without a password"
+fi
+
+echo "Installing Orthanc ..."
+export DEBIAN_FRONTEND=noninteractive
+# The package starts a server of its own on ports 8042 and 4242; the stack brings its own, so keep that one from it.
+policy=/usr/sbin/policy-rc.d
+made=
+if [ ! -e "$policy" ]; then
+  printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
+  $as_root chmod 755 "$policy"
+  made=yes
+fi
+trap '[ -z "$made" ] || $as_root rm -f "$policy"' EXIT
+$as_root apt-get update -qq || give_up "apt-get update failed"
+$as_root apt-get install -y -qq --no-install-recommends orthanc || give_up "apt-get could not install it"
