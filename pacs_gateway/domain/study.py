@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 from uuid import UUID
 
 
@@ -68,6 +69,30 @@ class StudyFilter:
     modality: str | None = None
     study_date_from: str | None = None
     study_date_until: str | None = None
+
+
+StudyKey = Literal["study_date", "study_time", "patient_name", "patient_id", "accession_number"]
+
+
+@dataclass(frozen=True, slots=True)
+class StudyOrder:
+    """What a list of studies is sorted by."""
+
+    attribute: StudyKey
+    descending: bool = False
+
+    def key(self, study: PacsStudy) -> str:
+        """The value that the study is sorted by; names without regard to case."""
+        value: str = getattr(study, self.attribute)
+        return value.casefold() if self.attribute == "patient_name" else value
+
+
+@dataclass(frozen=True, slots=True)
+class StudyLink:
+    """The patient and the order of the RIS that a study was uploaded for."""
+
+    patient_id: UUID
+    order_id: UUID | None
 
 
 @dataclass(frozen=True, slots=True)

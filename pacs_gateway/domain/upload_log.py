@@ -64,6 +64,11 @@ class UploadLog:
         """The size of the stored instances."""
         return sum(file.size_bytes for file in self.files if not file.error)
 
+    @property
+    def stored_patient_id(self) -> str:
+        """The PatientID that the study's files have in the PACS."""
+        return self.modified_patient_id or self.original_patient_id
+
     def begun(self, *, by: UUID, at: datetime, source: str, order_id: UUID | None) -> "UploadLog":
         """The log when a file is on its way to the study."""
         return replace(
@@ -79,35 +84,36 @@ class UploadLog:
         """The log once the fate of a file is known.
 
         A file counts once, however often it is sent: what is known last holds, but a failure to store again what is
-        stored already does not unstore it.
+        stored already does not unstore it. What was stored before a deletion is gone, and counts no more.
         """
-        before = {known.sop_instance_uid: known for known in self.files}
-        known = before.get(file.sop_instance_uid)
-        if not (file.error and known is not None and not known.error):
-            before[file.sop_instance_uid] = file
-        files = tuple(before.values())
-        failures = sorted({known.error for known in files if known.error})
-        failed = sum(bool(known.error) for known in files)
+        files = {known.sop_instance_uid: known for known in self.files if not self.is_deleted or known.error}
+        known = files.get(file.sop_instance_uid)
+        if known is None or known.error or not file.error:
+            files[file.sop_instance_uid] = file
+        failures = sorted({known.error for known in files.values() if known.error})
+        failed = sum(bool(known.error) for known in files.values())
         return replace(
             self,
-            files=files,
+            files=tuple(files.values()),
             upload_status=_status(stored=len(files) - failed, failed=failed),
             error_message=f"{failed} of {len(files)} files failed: {', '.join(failures)}" if failed else "",
             upload_duration_seconds=self.upload_duration_seconds + seconds,
             is_deleted=self.is_deleted and bool(file.error),
         )
 
-    def with_edits(self, original: DicomTags, stored: DicomTags) -> "UploadLog":
-        """The log with what an upload changed in the tags."""
+    def with_edits(self, stored: DicomTags) -> "UploadLog":
+        """The log with what is stored in place of what came."""
         return replace(
             self,
             tags_modified=True,
-            modified_patient_id=stored.patient_id if stored.patient_id != original.patient_id else "",
-            modified_patient_name=stored.patient_name if stored.patient_name != original.patient_name else "",
-            modified_accession_number=(
-                stored.accession_number if stored.accession_number != original.accession_number else ""
-            ),
+            modified_patient_id=_if_other(stored.patient_id, self.original_patient_id),
+            modified_patient_name=_if_other(stored.patient_name, self.original_patient_name),
+            modified_accession_number=_if_other(stored.accession_number, self.original_accession_number),
         )
+
+
+def _if_other(stored: str, original: str) -> str:
+    return stored if stored != original else ""
 
 
 def _status(*, stored: int, failed: int) -> UploadStatus:

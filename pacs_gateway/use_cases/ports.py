@@ -16,7 +16,7 @@ from pacs_gateway.domain.registry import (
     User,
     UserEntry,
 )
-from pacs_gateway.domain.study import Counts, Fingerprint, PacsSeries, PacsStudy, StoredInstance, StudyFilter
+from pacs_gateway.domain.study import Counts, Fingerprint, PacsSeries, PacsStudy, StoredInstance, StudyFilter, StudyLink
 from pacs_gateway.domain.tags import DicomTags, Edits
 from pacs_gateway.domain.upload_log import Deletion, UploadLog, UploadLogEntry, UploadLogFilter
 
@@ -50,7 +50,7 @@ class Pacs(Protocol):
         """Deletes an instance; no error where there is none."""
 
     async def find_studies(self, wanted: StudyFilter, *, limit: int) -> Sequence[PacsStudy]:
-        """The studies that match, at most `limit`, in no order."""
+        """The studies that match, in no order. Raises TOO_MANY_STUDIES where Orthanc knows of more than `limit`."""
 
     async def counts(self, study_uids: Collection[str]) -> Mapping[str, Counts]:
         """What the studies hold, by StudyInstanceUID, in one call however many they are."""
@@ -73,6 +73,9 @@ class Patients(Protocol):
 
     async def get(self, patient_id: UUID) -> Patient | None:
         """The patient with this id."""
+
+    async def many(self, patient_ids: Collection[UUID]) -> Mapping[UUID, Patient]:
+        """The patients with these ids."""
 
     async def by_mrn(self, mrns: Collection[str]) -> Mapping[str, Patient]:
         """The patients with these MRNs, by MRN."""
@@ -132,6 +135,9 @@ class UploadLogs(Protocol):
 
     async def by_study(self, study_uids: Collection[str]) -> Mapping[str, UploadLog]:
         """The logs of these studies, by StudyInstanceUID."""
+
+    async def links(self, study_uids: Collection[str]) -> Mapping[str, StudyLink]:
+        """What these studies were uploaded for, by StudyInstanceUID; nothing for those that were deleted since."""
 
     async def save(self, log: UploadLog) -> None:
         """Adds or replaces the log with this id. The study must be locked."""

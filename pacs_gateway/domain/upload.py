@@ -1,0 +1,60 @@
+"""One upload: what the caller asks for, and what became of each file."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from uuid import UUID
+
+from pacs_gateway.domain.tags import DicomTags, Edits
+
+
+class UploadSource(StrEnum):
+    """Where an upload comes from."""
+
+    MANUAL = "manual"
+    API = "api"
+    CD_IMPORT = "cd_import"
+
+
+class PatientMatch(StrEnum):
+    """What to do when a file's PatientID is not the MRN of the patient that the caller names."""
+
+    REQUIRE = "REQUIRE"
+    COERCE = "COERCE"
+    ACCEPT = "ACCEPT"
+
+
+class UnknownPatients(StrEnum):
+    """What to do with a file whose patient the RIS has not told of."""
+
+    CREATE = "create"
+    REJECT = "reject"
+
+
+class FileStatus(StrEnum):
+    """What became of a file that is in the PACS now."""
+
+    STORED = "stored"
+    ALREADY_STORED = "already_stored"
+
+
+@dataclass(frozen=True, slots=True)
+class UploadOptions:
+    """What holds for every file of an upload. Without `patient_id` there is nothing to match."""
+
+    patient_id: UUID | None = None
+    order_id: UUID | None = None
+    source: UploadSource = UploadSource.MANUAL
+    patient_match: PatientMatch = PatientMatch.REQUIRE
+    edits: Edits = field(default_factory=Edits)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file that is stored, read back and logged; `tags` are as stored."""
+
+    status: FileStatus
+    orthanc_id: str
+    tags: DicomTags
+    patient_id: UUID
+    order_id: UUID | None
+    upload_log_id: UUID

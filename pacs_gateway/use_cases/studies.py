@@ -1,0 +1,160 @@
+"""Finding the studies of the PACS, with what the RIS knows of them."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from pacs_gateway.domain.paging import Page, PageRequest
+from pacs_gateway.domain.study import Counts, PacsSeries, PacsStudy, Study, StudyFilter, StudyOrder
+from pacs_gateway.use_cases.ports import Database, Pacs
+from service_runtime.errors import Reason, ServiceError, not_found
+
+NEWEST_FIRST = (StudyOrder("study_date", descending=True), StudyOrder("study_time", descending=True))
+# An identifier that answers to more studies than a few is no identifier.
+_SAME_IDENTIFIER = 10
+# In how many of a study's series a picture is looked for before it counts as one that cannot be shown.
+_SERIES_TRIED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A PNG and its entity tag (RFC 9110 8.8.3)."""
+
+    png: bytes
+    etag: str
+
+
+class Studies:
+    """Lists, gets and shows studies."""
+
+    def __init__(self, *, database: Database, pacs: Pacs, max_listed: int) -> None:
+        """`max_listed` is how many studies one list may look through."""
+        self._database = database
+        self._pacs = pacs
+        self._max_listed = max_listed
+
+    async def page(
+        self, wanted: StudyFilter, request: PageRequest, *, order: Sequence[StudyOrder] = NEWEST_FIRST
+    ) -> Page[Study]:
+        """A page of the studies that match, in that order. Orthanc is asked a fixed number of times, however many
+        studies there are. Raises TOO_MANY_STUDIES.
+        """
+        found = _sorted(await self._pacs.find_studies(wanted, limit=self._max_listed), order)
+        start = _start(found, request.after)
+        shown = found[start : start + request.limit]
+        counts = await self._pacs.counts([study.study_instance_uid for study in shown])
+        # A study that was deleted between the two questions is left out.
+        items = await self._with_ris(
+            [(study, counts[uid]) for study in shown if (uid := study.study_instance_uid) in counts]
+        )
+        end = start + len(shown)
+        more = end < len(found)
+        return Page(items, len(found), (str(end), found[end - 1].study_instance_uid) if more else ())
+
+    async def page_of_patient(self, patient_id: UUID, request: PageRequest) -> Page[Study]:
+        """A page of the studies with the patient's MRN as PatientID, newest first. Raises PATIENT_NOT_FOUND."""
+        async with self._database.begin() as work:
+            patient = await work.patients.get(patient_id)
+        if patient is None:
+            raise not_found(Reason.PATIENT_NOT_FOUND, "patient", str(patient_id))
+        return await self.page(StudyFilter(patient_id=patient.mrn), request)
+
+    async def get(self, study_uid: str) -> Study:
+        """The study with its series. Raises STUDY_NOT_FOUND, STUDY_AMBIGUOUS."""
+        return await self._with_series(await only_study(self._pacs, StudyFilter(study_instance_uid=study_uid)))
+
+    async def get_by_accession(self, accession_number: str) -> Study:
+        """The study with this AccessionNumber, with its series. Raises STUDY_NOT_FOUND, STUDY_AMBIGUOUS."""
+        return await self._with_series(await only_study(self._pacs, StudyFilter(accession_number=accession_number)))
+
+    async def picture(self, study_uid: str) -> Picture:
+        """A picture of the middle instance of the first series that can be shown.
+
+        Raises STUDY_NOT_FOUND, STUDY_AMBIGUOUS, THUMBNAIL_NOT_AVAILABLE.
+        """
+        study = await only_study(self._pacs, StudyFilter(study_instance_uid=study_uid))
+        for series in (await self._pacs.series(study.orthanc_study_id) or ())[:_SERIES_TRIED]:
+            instances = await self._pacs.instances(series.orthanc_series_id)
+            png = await self._pacs.picture(instances[len(instances) // 2]) if instances else None
+            if png is not None:
+                return Picture(png, f'"{hashlib.sha256(png).hexdigest()}"')
+        raise ServiceError(Reason.THUMBNAIL_NOT_AVAILABLE, "The study holds nothing that can be shown as a picture.")
+
+    async def _with_series(self, study: PacsStudy) -> Study:
+        series = await self._pacs.series(study.orthanc_study_id)
+        if series is None:  # deleted since it was found
+            raise not_found(Reason.STUDY_NOT_FOUND, "study", study.study_instance_uid)
+        (found,) = await self._with_ris([(study, _counts(series))], series)
+        return found
+
+    async def _with_ris(
+        self, studies: Sequence[tuple[PacsStudy, Counts]], series: Sequence[PacsSeries] = ()
+    ) -> tuple[Study, ...]:
+        """The studies with their patients and orders: those they were uploaded for, else the patient by MRN."""
+        if not studies:
+            return ()
+        async with self._database.begin() as work:
+            links = await work.upload_logs.links([study.study_instance_uid for study, _ in studies])
+            by_id = await work.patients.many({link.patient_id for link in links.values()})
+            orders = await work.orders.many({link.order_id for link in links.values() if link.order_id is not None})
+            unlinked = {study.patient_id for study, _ in studies if study.study_instance_uid not in links}
+            by_mrn = await work.patients.by_mrn(unlinked - {""})
+        shown = []
+        for study, counts in studies:
+            link = links.get(study.study_instance_uid)
+            patient = by_id.get(link.patient_id) if link else by_mrn.get(study.patient_id)
+            order = orders.get(link.order_id) if link and link.order_id else None
+            shown.append(
+                Study(
+                    pacs=study,
+                    counts=counts,
+                    patient_id=patient.id if patient else None,
+                    patient_full_name=patient.full_name if patient else "",
+                    order_id=order.id if order else None,
+                    order_status=order.status if order else "",
+                    series=series,
+                )
+            )
+        return tuple(shown)
+
+
+async def only_study(pacs: Pacs, wanted: StudyFilter) -> PacsStudy:
+    """The study that an identifier stands for. Raises STUDY_NOT_FOUND, STUDY_AMBIGUOUS."""
+    found = await pacs.find_studies(wanted, limit=_SAME_IDENTIFIER)
+    if not found:
+        raise not_found(Reason.STUDY_NOT_FOUND, "study", wanted.study_instance_uid or wanted.accession_number or "")
+    if len(found) > 1:
+        raise ServiceError(
+            Reason.STUDY_AMBIGUOUS,
+            f"{len(found)} studies of the PACS answer to this identifier. List them, and name one that is unique.",
+            metadata={"studies": str(len(found))},
+        )
+    return found[0]
+
+
+def _counts(series: Sequence[PacsSeries]) -> Counts:
+    return Counts(
+        modalities=tuple(sorted({one.modality for one in series} - {""})),
+        number_of_series=len(series),
+        number_of_instances=sum(one.number_of_instances for one in series),
+    )
+
+
+def _sorted(studies: Sequence[PacsStudy], order: Sequence[StudyOrder]) -> list[PacsStudy]:
+    """The studies, sorted by the last key first, for sorting is stable; the UIDs make the order complete."""
+    found = sorted(studies, key=lambda study: (study.study_instance_uid, study.orthanc_study_id))
+    for by in reversed(order):
+        found.sort(key=by.key, reverse=by.descending)
+    return found
+
+
+def _start(found: Sequence[PacsStudy], after: tuple[str, ...]) -> int:
+    """Where the page after the one that ended with `after` (how many were before, and the UID of the last) begins.
+
+    The UID holds where studies came or went meanwhile; where that study itself went, its old place does.
+    """
+    if not after:
+        return 0
+    position, last_uid = int(after[0]), after[1]
+    return next((index for index, study in enumerate(found, 1) if study.study_instance_uid == last_uid), position)
