@@ -1,0 +1,1 @@
+"""Parses, checks and edits DICOM files that arrive as streams. Stateless."""

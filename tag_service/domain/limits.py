@@ -1,0 +1,22 @@
+"""How large and how deep a file may be, so that no file can exhaust the process."""
+
+from dataclasses import dataclass
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits on one file. Going past one is STRUCTURE_LIMIT.
+
+    `depth` counts sequences within sequences; `header_bytes` everything that is no bulk data; `elements` also counts
+    items; a deflated data set may inflate to `inflated_bytes`, and to `inflation_ratio` times the bytes it came as once
+    it is past the first MiB.
+    """
+
+    depth: int = 100
+    header_bytes: int = 64 * MIB
+    elements: int = 1_000_000
+    inflated_bytes: int = 4 * GIB
+    inflation_ratio: int = 200
