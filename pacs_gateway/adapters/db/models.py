@@ -1,0 +1,157 @@
+"""The tables. migrations/ makes them; a test holds the two to each other.
+
+Texts are never null: "" stands for what is not known, as in the domain. Where a column is shorter than what a hostile
+file may hold, the repositories cut what they write to the column's length.
+"""
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Date,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    false,
+    text,
+    true,
+)
+
+from pacs_gateway.domain.registry import Role
+from pacs_gateway.domain.upload_log import UploadStatus
+
+# The revision of migrations/ that this code works with.
+SCHEMA_REVISION = "0003"
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _one_of(column: str, values: Iterable[str]) -> CheckConstraint:
+    return CheckConstraint(f"{column} IN ({', '.join(repr(str(value)) for value in values)})", name=column)
+
+
+def _all(enumeration: type[StrEnum]) -> Iterable[str]:
+    return (member.value for member in enumeration)
+
+
+def _text(name: str, length: int | None = None) -> "Column[str]":
+    """A text that may be unknown."""
+    return Column(name, String(length) if length else Text(), nullable=False, server_default="")
+
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", Uuid(), primary_key=True),
+    Column("username", String(150), nullable=False),
+    Column("full_name", String(255), nullable=False),
+    Column("role", String(20), nullable=False),
+    Column("is_active", Boolean(), nullable=False, server_default=true()),
+    UniqueConstraint("username"),
+    _one_of("role", _all(Role)),
+)
+
+patients = Table(
+    "patients",
+    metadata,
+    Column("id", Uuid(), primary_key=True),
+    Column("mrn", String(64), nullable=False),
+    Column("full_name", String(255), nullable=False),
+    Column("birth_date", Date()),
+    _text("sex", 1),
+    Column("is_provisional", Boolean(), nullable=False, server_default=false()),
+    UniqueConstraint("mrn"),
+    _one_of("sex", ("M", "F", "O", "")),
+)
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("id", Uuid(), primary_key=True),
+    # A provisional patient takes on the RIS's id: its orders and logs follow.
+    Column("patient_id", ForeignKey("patients.id", onupdate="CASCADE"), nullable=False, index=True),
+    Column("accession_number", String(16), nullable=False),
+    _text("modality", 16),
+    Column("status", String(20), nullable=False),
+    # The study that was uploaded for it; all null until then. Its date and time are what the file says: any text.
+    Column("study_instance_uid", String(64), index=True),
+    Column("orthanc_study_id", String(64)),
+    Column("number_of_series", Integer()),
+    Column("number_of_images", Integer()),
+    Column("study_date", String(16)),
+    Column("study_time", String(16)),
+    Column("uploaded_by_id", ForeignKey("users.id", name="fk_orders_uploaded_by")),
+    Column("uploaded_at", DateTime(timezone=True)),
+    Column("upload_source", String(20)),
+    UniqueConstraint("accession_number"),
+)
+
+dicom_upload_logs = Table(
+    "dicom_upload_logs",
+    metadata,
+    Column("id", Uuid(), primary_key=True),
+    Column("patient_id", ForeignKey("patients.id", onupdate="CASCADE"), nullable=False, index=True),
+    Column("order_id", ForeignKey("orders.id"), index=True),
+    Column("uploaded_by_id", ForeignKey("users.id"), nullable=False),
+    Column("study_instance_uid", String(64), nullable=False),
+    _text("orthanc_study_id", 64),
+    Column("number_of_files", Integer(), nullable=False, server_default="0"),
+    Column("total_size_bytes", BigInteger(), nullable=False, server_default="0"),
+    # A list of objects: sop_instance_uid, name, size_bytes, error.
+    Column("file_names", JSON(), nullable=False, server_default=text("'[]'::json")),
+    _text("original_patient_id", 64),
+    _text("original_patient_name", 255),
+    _text("original_accession_number", 64),
+    _text("original_study_date", 8),
+    _text("original_modality", 16),
+    _text("modified_patient_id", 64),
+    _text("modified_patient_name", 255),
+    _text("modified_accession_number", 64),
+    Column("tags_modified", Boolean(), nullable=False, server_default=false()),
+    Column("upload_status", String(20), nullable=False),
+    _text("error_message"),
+    Column("uploaded_at", DateTime(timezone=True), nullable=False, index=True),
+    Column("upload_source", String(20), nullable=False),
+    Column("upload_duration_seconds", Double(), nullable=False, server_default="0"),
+    Column("is_deleted", Boolean(), nullable=False, server_default=false()),
+    # Its index is the one that finds a study's log.
+    UniqueConstraint("study_instance_uid", name="uq_study_instance_uid"),
+    Index(None, "orthanc_study_id"),
+    _one_of("upload_status", _all(UploadStatus)),
+    _one_of("upload_source", ("manual", "api", "cd_import")),
+)
+
+study_deletions = Table(
+    "study_deletions",
+    metadata,
+    Column("id", Uuid(), primary_key=True),
+    Column("study_instance_uid", String(64), nullable=False),
+    _text("orthanc_study_id", 64),
+    _text("reason"),
+    Column("requested_by_id", ForeignKey("users.id"), nullable=False),
+    Column("requested_at", DateTime(timezone=True), nullable=False),
+    Column("upload_log_id", ForeignKey("dicom_upload_logs.id")),
+    Column("completed_at", DateTime(timezone=True)),
+    Index(None, "study_instance_uid", "requested_at"),
+)
