@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -12,9 +13,9 @@ from google.api import httpbody_pb2
 from google.rpc import status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
-from ris.tags.v1 import dicom_tags_pb2, tag_service_pb2, tag_service_pb2_grpc
 
 from pacs_gateway.domain.tags import DicomTags, Edits
+from ris.tags.v1 import dicom_tags_pb2, tag_service_pb2, tag_service_pb2_grpc
 from service_runtime.errors import Reason, ServiceError
 from service_runtime.identity import CALLER
 from service_runtime.interceptor import REQUEST_ID
@@ -59,26 +60,25 @@ class TagClient:
 
     async def read_tags(self, chunks: AsyncIterable[bytes]) -> DicomTags:
         """The tags of a file. Once tag_service knows them, no further chunk is asked for."""
-        async with _call(self._stub.ReadTags(metadata=_metadata(), timeout=_FILE_SECONDS)) as call:
+        async with _errors(self._stub.ReadTags(metadata=_metadata(), timeout=_FILE_SECONDS)) as call:
             async for piece in _pieces(chunks):
-                await call.write(tag_service_pb2.ReadTagsRequest(file=httpbody_pb2.HttpBody(data=piece)))
-                if call.done():
+                if not await _write(call, tag_service_pb2.ReadTagsRequest(file=httpbody_pb2.HttpBody(data=piece))):
                     break
             else:
-                await call.done_writing()
+                await _end(call)
             return _tags((await call).tags)
 
     async def modify(self, chunks: AsyncIterable[bytes], edits: Edits) -> AsyncGenerator[bytes, None]:
         """The edited file, while it comes back."""
-        async with _call(self._stub.ModifyTags(metadata=_metadata(), timeout=_FILE_SECONDS)) as call:
+        async with _errors(self._stub.ModifyTags(metadata=_metadata(), timeout=_FILE_SECONDS)) as call:
             sending = asyncio.create_task(_send(call, chunks, edits))
             try:
                 async for message in call:
                     yield message.file.data
-                # What broke the source must not pass for its end.
                 await sending
-            except grpc.aio.AioRpcError:
-                if sending.done() and not sending.cancelled() and isinstance(sending.exception(), ServiceError):
+            except (grpc.aio.AioRpcError, asyncio.CancelledError):
+                # What broke the source ended the call: it is what went wrong, unless it is we who are cancelled.
+                if sending.done() and not sending.cancelled() and not _being_cancelled():
                     await sending
                 raise
             finally:
@@ -87,38 +87,61 @@ class TagClient:
 
 
 async def _send(call: Any, chunks: AsyncIterable[bytes], edits: Edits) -> None:
-    """Sends the edits and the file; breaks the call off when the file breaks off."""
+    """Sends the edits and the file; breaks the call off when the file breaks off, for that must not pass for its end."""
     try:
-        await call.write(_edit_request(edits))
+        sent = await _write(call, _edit_request(edits))
         async for piece in _pieces(chunks):
-            await call.write(tag_service_pb2.ModifyTagsRequest(file=httpbody_pb2.HttpBody(data=piece)))
-        await call.done_writing()
+            sent = sent and await _write(
+                call, tag_service_pb2.ModifyTagsRequest(file=httpbody_pb2.HttpBody(data=piece))
+            )
+            if not sent:
+                return
+        await _end(call)
     except BaseException:
         call.cancel()
         raise
 
 
+async def _write(call: Any, request: Any) -> bool:
+    """Sends a message; False where the call is over already, with the answer or an error, which the call itself tells."""
+    try:
+        await call.write(request)
+    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        return False
+    return not call.done()
+
+
+async def _end(call: Any) -> None:
+    """Says that all is sent, which a call that is over already does not want to hear."""
+    with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        await call.done_writing()
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 @asynccontextmanager
-async def _call(call: Any) -> AsyncIterator[Any]:
+async def _errors(call: Any) -> AsyncIterator[Any]:
     """The call, cancelled when it is left early, with its errors as ServiceErrors."""
     try:
         yield call
-    except (grpc.aio.AioRpcError, asyncio.InvalidStateError, grpc.aio.UsageError) as error:
-        raise await _error_of_call(call) from error
+    except grpc.aio.AioRpcError as error:
+        raise _error_of(error) from error
     finally:
         call.cancel()
 
 
-async def _error_of_call(call: Any) -> ServiceError:
-    code = await call.code()
-    for key, value in await call.trailing_metadata() or ():
+def _error_of(error: grpc.aio.AioRpcError) -> ServiceError:
+    for key, value in error.trailing_metadata() or ():
         if key == rpc_status.GRPC_DETAILS_METADATA_KEY:
-            error = error_of(status_pb2.Status.FromString(value))
-            if error is not None:
-                return error
-    if code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}:
+            told = error_of(status_pb2.Status.FromString(value))
+            if told is not None:
+                return told
+    if error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}:
         return _away()
-    if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
+    if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED:
         return ServiceError(Reason.OVERLOADED, "tag_service has as much work as it takes on. Retry.", retry_after=5)
     return ServiceError(Reason.INTERNAL_ERROR, "tag_service failed in an unexpected way. Report it.")
 

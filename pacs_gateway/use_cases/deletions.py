@@ -20,8 +20,8 @@ class Deletions:
         self._pacs = pacs
         self._clock = clock
 
-    async def delete(self, study_uid: str, *, reason: str, by: UUID) -> None:
-        """Deletes the study, marks its upload log deleted and clears the DICOM fields of its order.
+    async def delete(self, study_uid: str, *, reason: str, by: UUID) -> Deletion:
+        """Deletes the study, marks its upload log deleted and clears the DICOM fields of its order; the trace of it.
 
         A deletion that broke off half-way is completed by the next one, under the trace of the first. Raises
         STUDY_NOT_FOUND, STUDY_AMBIGUOUS.
@@ -37,6 +37,7 @@ class Deletions:
         else:
             deletion = await self._begin(study_uid, study.orthanc_study_id, reason=reason, by=by)
         await to_the_end(self._complete(deletion))
+        return deletion
 
     async def _broken_off(self, study_uid: str) -> Deletion | None:
         async with self._database.begin() as work:

@@ -1,0 +1,50 @@
+"""python -m pacs_gateway: serves. python -m pacs_gateway add-user ...: adds the first user, or any."""
+
+import argparse
+import asyncio
+import sys
+from uuid import UUID
+
+from pacs_gateway.adapters.db import PostgresDatabase
+from pacs_gateway.bootstrap import gateway
+from pacs_gateway.domain.registry import Role, UserEntry
+from pacs_gateway.settings import GatewaySettings
+from pacs_gateway.use_cases.registry import Registry
+from service_runtime.errors import ServiceError
+from service_runtime.server import run
+
+
+def main() -> int:
+    """Runs what the command line asks for; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m pacs_gateway", description=__doc__)
+    commands = parser.add_subparsers(dest="command")
+    add = commands.add_parser("add-user", help="add or change a user, past the registry, which asks for one")
+    add.add_argument("--id", type=UUID, required=True, help="the subject (sub) of the user's tokens")
+    add.add_argument("--username", required=True)
+    add.add_argument("--full-name", required=True)
+    add.add_argument("--role", type=Role, choices=list(Role), required=True)
+    arguments = parser.parse_args()
+    settings = GatewaySettings()
+    if arguments.command is None:
+        run("pacs_gateway", settings.pacs_gateway_listen, settings, gateway)
+        return 0
+    user = UserEntry(arguments.username, arguments.full_name, arguments.role, is_active=True, id=arguments.id)
+    try:
+        asyncio.run(add_user(settings, user))
+    except ServiceError as error:
+        print(error.message, file=sys.stderr)  # noqa: T201 - a command's way to say what went wrong
+        return 1
+    return 0
+
+
+async def add_user(settings: GatewaySettings, user: UserEntry) -> None:
+    """Adds or changes the user in the database."""
+    database = PostgresDatabase(settings.database_url.get_secret_value())
+    try:
+        await Registry(database=database).upsert_users([user])
+    finally:
+        await database.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

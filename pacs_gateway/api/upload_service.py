@@ -1,0 +1,173 @@
+"""ris.pacs.v1.UploadService."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import structlog
+from grpc.aio import ServicerContext
+
+from pacs_gateway.api.fields import Fields
+from pacs_gateway.api.mapping import failure_to_proto, log_to_proto, stored_to_fields
+from pacs_gateway.api.paging import is_log_place, next_page_token, page_request
+from pacs_gateway.domain.tags import Edits
+from pacs_gateway.domain.upload import PatientMatch, UploadOptions, UploadSource
+from pacs_gateway.domain.upload_log import UploadLogFilter, UploadStatus
+from pacs_gateway.use_cases.upload_logs import UploadLogBook
+from pacs_gateway.use_cases.uploads import Upload, Uploads
+from ris.pacs.v1 import upload_service_pb2, upload_service_pb2_grpc
+from service_runtime.errors import Reason, ServiceError
+from service_runtime.identity import CALLER
+from service_runtime.logs import describe
+from service_runtime.streams import open_upload
+from service_runtime.uploads import UploadedFile, UploadLimits
+
+log = structlog.get_logger()
+
+_Context = ServicerContext[Any, Any]
+_Options = Any  # either of the two requests: their options are the same
+# The fields of the requests that replace one attribute, and the fields of Edits that they become.
+_ATTRIBUTES = {
+    "dicom_patient_id": "patient_id",
+    "patient_name": "patient_name",
+    "patient_birth_date": "patient_birth_date",
+    "patient_sex": "patient_sex",
+    "accession_number": "accession_number",
+    "study_date": "study_date",
+    "study_description": "study_description",
+}
+_COERCED = {
+    "dicom_patient_id": "PatientID",
+    "patient_name": "PatientName",
+    "patient_birth_date": "PatientBirthDate",
+    "patient_sex": "PatientSex",
+}
+_MAX_EDITS = 100
+
+
+class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
+    """Reads the requests, has the use cases do the work, and words the answers."""
+
+    def __init__(self, *, uploads: Uploads, log_book: UploadLogBook, limits: UploadLimits) -> None:
+        self._uploads = uploads
+        self._log_book = log_book
+        self._limits = limits
+
+    async def Upload(  # noqa: N802 - gRPC's names
+        self, request_iterator: AsyncIterator[upload_service_pb2.UploadRequest], context: _Context
+    ) -> upload_service_pb2.UploadResponse:
+        """Stores one file."""
+        first, reader = await open_upload(request_iterator, context, self._limits)
+        upload = await self._uploads.open(_options(first), by=CALLER.get().user_id)
+        file = await reader.only_file()
+        stored = await upload.store(file.name, file)
+        return upload_service_pb2.UploadResponse(**stored_to_fields(file.name, stored))
+
+    async def UploadMultiple(  # noqa: N802
+        self, request_iterator: AsyncIterator[upload_service_pb2.UploadMultipleRequest], context: _Context
+    ) -> AsyncIterator[upload_service_pb2.UploadMultipleResponse]:
+        """Stores many files."""
+        first, reader = await open_upload(request_iterator, context, self._limits)
+        upload = await self._uploads.open(_options(first), by=CALLER.get().user_id)
+        answered = False
+        try:
+            async for file in reader.files():
+                yield await _outcome(upload, file)
+                answered = True
+        except ServiceError as error:
+            if not answered:
+                raise
+            # Too late for an error of the whole call: the files before have had their answers.
+            yield failure_to_proto("", error)
+
+    async def ListUploadLogs(  # noqa: N802
+        self,
+        request: upload_service_pb2.ListUploadLogsRequest,
+        context: _Context,  # noqa: ARG002
+    ) -> upload_service_pb2.ListUploadLogsResponse:
+        """Lists upload logs."""
+        fields = Fields()
+        page = page_request(fields, request, is_log_place)
+        wanted = _log_filter(fields, request)
+        fields.expect_valid()
+        found = await self._log_book.page(wanted, page)
+        return upload_service_pb2.ListUploadLogsResponse(
+            upload_logs=[log_to_proto(entry) for entry in found.items],
+            next_page_token=next_page_token(request, found.last),
+            total_size=found.total_size,
+        )
+
+    async def GetUploadLog(  # noqa: N802
+        self,
+        request: upload_service_pb2.GetUploadLogRequest,
+        context: _Context,  # noqa: ARG002
+    ) -> upload_service_pb2.GetUploadLogResponse:
+        """Gets one upload log."""
+        fields = Fields()
+        log_id = fields.uuid("id", request.id)
+        fields.expect_valid()
+        return upload_service_pb2.GetUploadLogResponse(upload_log=log_to_proto(await self._log_book.get(log_id)))
+
+
+async def _outcome(upload: Upload, file: UploadedFile) -> upload_service_pb2.UploadMultipleResponse:
+    """What becomes of one file of many; nothing about it may fail its neighbours."""
+    try:
+        stored = await upload.store(file.name, file)
+    except ServiceError as error:
+        log.info("file failed", reason=error.reason, **(describe(error) if error.__cause__ is not None else {}))
+        return failure_to_proto(file.name, error)
+    except Exception as error:  # noqa: BLE001 - as the interceptor does for a call of one file
+        log.error("defect", **describe(error))  # noqa: TRY400 - it would log the text
+        return failure_to_proto(
+            file.name, ServiceError(Reason.INTERNAL_ERROR, "A defect of the service. Report it with the request id.")
+        )
+    return upload_service_pb2.UploadMultipleResponse(**stored_to_fields(file.name, stored))
+
+
+def _options(request: _Options) -> UploadOptions:
+    fields = Fields()
+    options = UploadOptions(
+        patient_id=fields.optional_uuid("patient_id", request.patient_id),
+        order_id=fields.optional_uuid("order_id", request.order_id),
+        source=fields.choice("upload_source", request.upload_source or UploadSource.MANUAL, UploadSource),
+        patient_match=fields.choice("patient_match", request.patient_match or PatientMatch.REQUIRE, PatientMatch),
+        edits=_edits(fields, request),
+    )
+    if request.patient_match and not request.patient_id:
+        fields.wrong("patient_match", "needs patient_id: without it there is nothing to match")
+    if options.patient_match is PatientMatch.COERCE:
+        for name, keyword in _COERCED.items():
+            if request.HasField(name):
+                fields.wrong(keyword, "is set by patient_match=COERCE; leave one of the two out")
+    fields.expect_valid()
+    return options
+
+
+def _edits(fields: Fields, request: _Options) -> Edits:
+    """The edits. Whether their values fit is for tag_service to say, which knows DICOM."""
+    for name in ("set", "remove"):
+        if len(getattr(request, name)) > _MAX_EDITS:
+            fields.wrong(name, f"must have at most {_MAX_EDITS} entries")
+    given = {mine: getattr(request, theirs) for theirs, mine in _ATTRIBUTES.items() if request.HasField(theirs)}
+    return Edits(
+        **given,
+        remove_private_tags=request.remove_private_tags,
+        set=tuple(request.set),
+        remove=tuple(request.remove),
+        force=request.force,
+    )
+
+
+def _log_filter(fields: Fields, request: upload_service_pb2.ListUploadLogsRequest) -> UploadLogFilter:
+    uid, status = request.study_instance_uid, request.upload_status
+    return UploadLogFilter(
+        patient_id=fields.optional_uuid("patient_id", request.patient_id),
+        order_id=fields.optional_uuid("order_id", request.order_id),
+        study_instance_uid=fields.uid("study_instance_uid", uid) if uid else None,
+        upload_status=fields.choice("upload_status", status, UploadStatus) if status else None,
+        uploaded_from=(
+            fields.time("uploaded_from", request.uploaded_from) if request.HasField("uploaded_from") else None
+        ),
+        uploaded_until=(
+            fields.time("uploaded_until", request.uploaded_until) if request.HasField("uploaded_until") else None
+        ),
+    )

@@ -1,0 +1,90 @@
+"""The only place that knows which adapter serves which port, and builds the service out of them."""
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+
+import grpc
+
+from pacs_gateway.adapters.db import PostgresDatabase
+from pacs_gateway.adapters.orthanc import Orthanc
+from pacs_gateway.adapters.tag_client import TagClient
+from pacs_gateway.api.health_service import HealthServicer
+from pacs_gateway.api.registry_service import RegistryServicer
+from pacs_gateway.api.roles import PUBLIC, UserGatekeeper
+from pacs_gateway.api.study_service import StudyServicer
+from pacs_gateway.api.upload_service import UploadServicer
+from pacs_gateway.settings import GatewaySettings
+from pacs_gateway.use_cases.deletions import Deletions
+from pacs_gateway.use_cases.health import Health
+from pacs_gateway.use_cases.registry import Registry
+from pacs_gateway.use_cases.studies import Studies
+from pacs_gateway.use_cases.upload_logs import UploadLogBook
+from pacs_gateway.use_cases.uploads import Uploads
+from ris.pacs.v1 import (
+    health_service_pb2_grpc,
+    registry_service_pb2_grpc,
+    study_service_pb2_grpc,
+    upload_service_pb2_grpc,
+)
+from service_runtime.server import Service
+
+
+def now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
+
+
+@asynccontextmanager
+async def gateway(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
+    """The service, its connections closed at the end. Nothing is connected to before it is needed."""
+    async with AsyncExitStack() as resources:
+        database = PostgresDatabase(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
+        resources.push_async_callback(database.close)
+        pacs = Orthanc(
+            settings.orthanc_url,
+            username=settings.orthanc_username,
+            password=settings.orthanc_password.get_secret_value(),
+        )
+        resources.push_async_callback(pacs.close)
+        tag_service = TagClient(settings.tag_service_target)
+        resources.push_async_callback(tag_service.close)
+
+        registry = Registry(database=database)
+        health = Health({"orthanc": pacs.check, "database": database.check, "tag_service": tag_service.check})
+        uploads = UploadServicer(
+            uploads=Uploads(
+                database=database,
+                pacs=pacs,
+                tag_service=tag_service,
+                clock=now,
+                unknown=settings.unknown_patients,
+            ),
+            log_book=UploadLogBook(database=database),
+            limits=settings.upload_limits,
+        )
+        studies = StudyServicer(
+            studies=Studies(database=database, pacs=pacs, max_listed=settings.max_studies_listed),
+            deletions=Deletions(database=database, pacs=pacs, clock=now),
+        )
+
+        def register(server: grpc.aio.Server) -> None:
+            upload_service_pb2_grpc.add_UploadServiceServicer_to_server(uploads, server)
+            study_service_pb2_grpc.add_StudyServiceServicer_to_server(studies, server)
+            registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(RegistryServicer(registry=registry), server)
+            health_service_pb2_grpc.add_HealthServiceServicer_to_server(HealthServicer(health=health), server)
+
+        yield Service(
+            names=(
+                "ris.pacs.v1.UploadService",
+                "ris.pacs.v1.StudyService",
+                "ris.pacs.v1.RegistryService",
+                "ris.pacs.v1.HealthService",
+            ),
+            register=register,
+            gatekeeper=UserGatekeeper(registry),
+            ready=health.is_healthy,
+            public_methods=PUBLIC,
+            # Envoy sends reflection here: so one port tells of every service.
+            reflected=("ris.tags.v1.TagService",),
+        )

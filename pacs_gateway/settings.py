@@ -1,0 +1,25 @@
+"""The gateway's settings, from the environment. README.md explains them to operators."""
+
+from pydantic import Field, SecretStr
+
+from pacs_gateway.domain.upload import UnknownPatients
+from service_runtime.settings import RuntimeSettings
+
+
+class GatewaySettings(RuntimeSettings):
+    """Each field is the environment variable of its name in capitals."""
+
+    pacs_gateway_listen: str = "0.0.0.0:50052"
+
+    orthanc_url: str = Field(pattern=r"^https?://[^/?#]+")
+    orthanc_username: str = ""
+    orthanc_password: SecretStr = SecretStr("")
+
+    database_url: SecretStr
+    database_pool_size: int = Field(default=10, ge=2, le=100)
+
+    tag_service_target: str = Field(min_length=1)
+
+    unknown_patients: UnknownPatients = UnknownPatients.CREATE
+    # How many studies one list may look through before it asks for narrower filters.
+    max_studies_listed: int = Field(default=20_000, ge=1)
