@@ -87,7 +87,7 @@ class TagClient:
 
 
 async def _send(call: Any, chunks: AsyncIterable[bytes], edits: Edits) -> None:
-    """Sends the edits and the file; breaks the call off when the file breaks off, for that must not pass for its end."""
+    """Sends the edits and the file. A file that breaks off breaks the call off: that must not pass for its end."""
     try:
         sent = await _write(call, _edit_request(edits))
         async for piece in _pieces(chunks):
@@ -103,7 +103,7 @@ async def _send(call: Any, chunks: AsyncIterable[bytes], edits: Edits) -> None:
 
 
 async def _write(call: Any, request: Any) -> bool:
-    """Sends a message; False where the call is over already, with the answer or an error, which the call itself tells."""
+    """Sends a message; False where the call is over already, with the answer or an error, which awaiting it tells."""
     try:
         await call.write(request)
     except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
