@@ -19,7 +19,7 @@ _GUARDED_UIDS = {
 # Enumerated values that are checked besides the VR (PS3.3 C.7.1.1).
 _ENUMERATED = {_PATIENT_SEX: ("M", "F", "O")}
 # PS3.6 leaves these VRs to (0028,0103), so the file decides.
-_EITHER_INTEGER_VR = "US or SS"
+EITHER_INTEGER_VR = "US or SS"
 
 _MAX_EDITS = 1000
 
@@ -120,7 +120,7 @@ def _problem_of(edit: Edit, edits: Edits) -> str:
 def check(attribute: Attribute, vr: str, value: str) -> str:
     """What is wrong with a new value of an attribute that has, or takes, this VR; "" when nothing."""
     vm = paths.vm_of(attribute)
-    if vr == _EITHER_INTEGER_VR:
+    if vr == EITHER_INTEGER_VR:
         is_either = not values.check("US", value, vm) or not values.check("SS", value, vm)
         return "" if is_either else "is no value of VR US or SS"
     if vr not in values.SETTABLE_VRS:

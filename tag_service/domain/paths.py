@@ -9,9 +9,9 @@ ReferencedStudySequence[0].ReferencedSOPInstanceUID     an attribute of an item,
 import re
 from dataclasses import dataclass
 
-from pydicom import datadict
+from pydicom.datadict import get_private_entry
 
-from tag_service.domain import values
+from tag_service.domain import dictionary, values
 
 # A path is no longer than this, and so never deeper than the default limit on nesting.
 _MAX_PATH_CHARACTERS = 1024
@@ -101,7 +101,7 @@ def parse(text: str) -> Path:
 
 def _attribute(match: re.Match[str]) -> Attribute:
     if match["keyword"]:
-        tag = datadict.tag_for_keyword(match["keyword"])
+        tag = dictionary.tag_of(match["keyword"])
         if tag is None:
             raise PathError("names a keyword that the dictionary does not know")
         return _permitted(tag)
@@ -155,12 +155,12 @@ def vm_of(attribute: Attribute) -> str:
 
 def _look_up(attribute: Attribute) -> tuple[str, str]:
     """VR and VM."""
+    if not isinstance(attribute, PrivateAttribute):
+        entry = dictionary.entry_of(attribute)
+        return entry[:2] if entry else ("", "1-n")
     try:
-        if isinstance(attribute, PrivateAttribute):
-            tag = attribute.group << 16 | 0x1000 | attribute.element
-            vr, vm = datadict.get_private_entry(tag, attribute.creator)[:2]
-        else:
-            vr, vm = datadict.get_entry(attribute)[:2]
+        vr, vm = get_private_entry(attribute.group << 16 | 0x1000 | attribute.element, attribute.creator)[:2]
     except KeyError:
         return "", "1-n"
+    # pydicom writes one of its private VRs as OB_OW.
     return vr.replace("_", " or "), vm

@@ -10,12 +10,11 @@ import struct
 from collections.abc import Callable
 from datetime import date
 
-# VRs whose bytes depend on SpecificCharacterSet (PS3.5 6.1.2.3).
-CHARSET_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
-# VRs that hold one value only, in which a backslash is a character like any other (PS3.5 table 6.2-1).
-SINGLE_VALUE_VRS = frozenset({"LT", "ST", "UR", "UT"})
+from tag_service.domain.charset import TEXT_VRS
+from tag_service.domain.vr import SINGLE_VALUED_VRS
+
 # VRs that `check` and `encode` know: all but sequences and those that hold bulk or unknown bytes.
-TEXTUAL_VRS = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"}) | CHARSET_VRS
+TEXTUAL_VRS = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"}) | TEXT_VRS
 NUMERIC_VRS = frozenset({"AT", "FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"})
 SETTABLE_VRS = TEXTUAL_VRS | NUMERIC_VRS
 
@@ -89,7 +88,7 @@ def split(vr: str, text: str) -> list[str]:
     """The single values of a text; none for an empty one."""
     if not text:
         return []
-    return [text] if vr in SINGLE_VALUE_VRS else text.split("\\")
+    return [text] if vr in SINGLE_VALUED_VRS else text.split("\\")
 
 
 def check(vr: str, text: str, vm: str = "1-n") -> str:
@@ -221,7 +220,7 @@ def encode(vr: str, text: str, *, little_endian: bool, encode_text: Callable[[st
         number = float if vr in _REAL_VRS else int
         numbers = [number(single) for single in split(vr, text)]
         return struct.pack(f"{'<' if little_endian else '>'}{len(numbers)}{_CODES[vr]}", *numbers)
-    return pad(vr, encode_text(text) if vr in CHARSET_VRS else text.encode("ascii"))
+    return pad(vr, encode_text(text) if vr in TEXT_VRS else text.encode("ascii"))
 
 
 def _encode_tags(text: str, *, little_endian: bool) -> bytes:
