@@ -1,0 +1,94 @@
+"""The port `Database` over PostgreSQL."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from pacs_gateway.adapters.db.engine import connector
+from pacs_gateway.adapters.db.failures import not_migrated
+from pacs_gateway.adapters.db.models import SCHEMA_REVISION
+from pacs_gateway.adapters.db.orders import PostgresOrders
+from pacs_gateway.adapters.db.patients import PostgresPatients
+from pacs_gateway.adapters.db.session import SERVER_LIMITS, Session
+from pacs_gateway.adapters.db.upload_logs import PostgresUploadLogs
+from pacs_gateway.adapters.db.users import PostgresUsers
+from pacs_gateway.use_cases.ports import Orders, Patients, UnitOfWork, UploadLogs, Users
+
+_POOL_SECONDS: Final = 5
+_CLOSE_SECONDS: Final = 5
+_VERSION = text("SELECT current_setting('server_version')")
+_REVISIONS = text("SELECT version_num FROM alembic_version")
+
+
+class PostgresUnitOfWork:
+    """The port `UnitOfWork`: the repositories over one transaction."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.patients: Patients = PostgresPatients(session)
+        self.orders: Orders = PostgresOrders(session)
+        self.users: Users = PostgresUsers(session)
+        self.upload_logs: UploadLogs = PostgresUploadLogs(session)
+
+    async def lock_study(self, study_uid: str) -> None:
+        """Waits for, and holds until the end of the transaction, the right to change what is known of a study.
+
+        Raises DATABASE_UNAVAILABLE when another holds it for too long.
+        """
+        await self._session.lock_study(study_uid)
+
+    async def commit(self) -> None:
+        """Makes the changes last. When this raises DATABASE_UNAVAILABLE, whether they do is unknown."""
+        await self._session.commit()
+
+
+class PostgresDatabase:
+    """The port `Database`. Everything of it raises DATABASE_UNAVAILABLE when PostgreSQL is away or too slow, and works
+    again once it is back.
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+        """`url` is postgresql://...; raises ValueError where it is not. At most `pool_size` connections are made, the
+        first one at the first use.
+        """
+        self._engine = create_async_engine(
+            "postgresql+asyncpg://",
+            async_creator=connector(url, settings=SERVER_LIMITS),
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=_POOL_SECONDS,
+            pool_pre_ping=True,
+            pool_use_lifo=True,
+        )
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        # A server that hangs does not say goodbye.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._engine.dispose()
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[UnitOfWork]:
+        """A new unit of work. What it has not committed when it ends is rolled back."""
+        session = await Session.open(self._engine)
+        try:
+            yield PostgresUnitOfWork(session)
+        finally:
+            await session.close()
+
+    async def check(self) -> str:
+        """The server's version. Raises DATABASE_UNAVAILABLE also when the migrations have not been run."""
+        session = await Session.open(self._engine)
+        try:
+            version = (await session.execute(_VERSION)).scalar_one()
+            revisions = (await session.execute(_REVISIONS)).scalars().all()
+        finally:
+            await session.close()
+        if revisions != [SCHEMA_REVISION]:
+            raise not_migrated()
+        return str(version)

@@ -1,0 +1,97 @@
+"""One transaction on one connection, with a deadline on every exchange."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Self
+
+from sqlalchemy import CursorResult, Executable, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from pacs_gateway.adapters.db.failures import deadline
+
+# PostgreSQL's own limits come first: they leave the connection usable. The deadline is for a server that hangs.
+SERVER_LIMITS: Final = {
+    "lock_timeout": "5s",
+    "statement_timeout": "6s",
+    # Longer than any use case waits for another service between two statements.
+    "idle_in_transaction_session_timeout": "360s",
+}
+_STATEMENT_SECONDS: Final = 7
+# Waiting for a connection of the pool, or making one, and seeing whether it still works.
+_CONNECT_SECONDS: Final = 5
+_ROLLBACK_SECONDS: Final = 2
+
+# Locks of whole areas. Those of studies are single 64-bit keys and never meet these pairs.
+_REGISTRY: Final = "1, 1"
+_USERS: Final = "1, 2"
+_SHARE_REGISTRY = text(f"SELECT pg_advisory_xact_lock_shared({_REGISTRY})")
+_OWN_REGISTRY = text(f"SELECT pg_advisory_xact_lock({_REGISTRY})")
+_OWN_USERS = text(f"SELECT pg_advisory_xact_lock({_USERS})")
+_LOCK_STUDY = text("SELECT pg_advisory_xact_lock(hashtextextended(:study_uid, 0))")
+
+
+class Session:
+    """A transaction. It is rolled back when it is closed, unless it was committed.
+
+    The registry has two kinds of writers. Uploads and deletions share it, from their first change to the end of their
+    transaction; an upsert has it to itself, because it may give patients other ids. So neither ever waits for a row
+    that the other holds, and they cannot deadlock.
+    """
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+        self._shares_registry = False
+
+    @classmethod
+    async def open(cls, engine: AsyncEngine) -> Self:
+        """Takes a connection. Raises DATABASE_UNAVAILABLE."""
+        async with deadline(_CONNECT_SECONDS):
+            return cls(await engine.connect())
+
+    async def close(self) -> None:
+        """Rolls back what is not committed and gives the connection back, also when the caller is cancelled."""
+        await asyncio.shield(asyncio.ensure_future(self._close()))
+
+    async def execute(
+        self, statement: Executable, rows: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
+    ) -> CursorResult[Any]:
+        """The result of a statement, complete; with a list of `rows`, of the statement for each. Raises
+        DATABASE_UNAVAILABLE.
+        """
+        async with deadline(_STATEMENT_SECONDS):
+            return await self._connection.execute(statement, rows)
+
+    async def commit(self) -> None:
+        """Makes the changes last. When this raises DATABASE_UNAVAILABLE, whether they do is unknown."""
+        async with deadline(_STATEMENT_SECONDS):
+            await self._connection.commit()
+        self._shares_registry = False
+
+    async def share_registry(self) -> None:
+        """Waits until no upsert of patients or orders is under way, and holds the next one up. To be called before each
+        change that is not an upsert.
+        """
+        if not self._shares_registry:
+            await self.execute(_SHARE_REGISTRY)
+            self._shares_registry = True
+
+    async def own_registry(self) -> None:
+        """Waits until nobody else writes to patients and orders, and holds the next one up."""
+        await self.execute(_OWN_REGISTRY)
+
+    async def own_users(self) -> None:
+        """Waits until no other upsert of users is under way, and holds the next one up."""
+        await self.execute(_OWN_USERS)
+
+    async def lock_study(self, study_uid: str) -> None:
+        """Waits until no other transaction has the study's lock, and holds it."""
+        await self.execute(_LOCK_STUDY, {"study_uid": study_uid})
+
+    async def _close(self) -> None:
+        try:
+            async with asyncio.timeout(_ROLLBACK_SECONDS):
+                await self._connection.rollback()
+        except Exception:  # noqa: BLE001 - whatever it is: the server forgets a transaction whose connection is gone
+            await self._connection.invalidate()
+        finally:
+            await self._connection.close()

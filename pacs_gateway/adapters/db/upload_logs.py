@@ -1,0 +1,219 @@
+"""The upload logs and the traces of deletions."""
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Row, Select, or_, select, true, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.sql import ColumnElement
+
+from pacs_gateway.adapters.db.failures import constraint
+from pacs_gateway.adapters.db.models import dicom_upload_logs as logs
+from pacs_gateway.adapters.db.models import study_deletions as deletions
+from pacs_gateway.adapters.db.models import users
+from pacs_gateway.adapters.db.pages import EMPTY, count, key_of, page_of
+from pacs_gateway.adapters.db.session import Session
+from pacs_gateway.adapters.db.texts import cleaned, fitted, storable
+from pacs_gateway.adapters.db.upserts import one_of
+from pacs_gateway.domain.paging import Page, PageRequest
+from pacs_gateway.domain.study import StudyLink
+from pacs_gateway.domain.upload_log import (
+    Deletion,
+    LoggedFile,
+    UploadLog,
+    UploadLogEntry,
+    UploadLogFilter,
+    UploadStatus,
+)
+from service_runtime.errors import Reason, not_found
+
+# What a file says of itself, which may be anything: cut to the columns' length, for no upload may be lost over it.
+_QUOTED: Final = (
+    "original_patient_id",
+    "original_patient_name",
+    "original_accession_number",
+    "original_study_date",
+    "original_modality",
+    "modified_patient_id",
+    "modified_patient_name",
+    "modified_accession_number",
+)
+_PLAIN: Final = (
+    "id",
+    "patient_id",
+    "order_id",
+    "uploaded_by_id",
+    "study_instance_uid",
+    "orthanc_study_id",
+    "number_of_files",
+    "total_size_bytes",
+    "tags_modified",
+    "uploaded_at",
+    "upload_source",
+    "upload_duration_seconds",
+    "is_deleted",
+)
+_deleters = users.alias("deleters")
+
+
+class PostgresUploadLogs:
+    """The port `UploadLogs`."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        # The logs that this transaction has read or saved: of these, only what changes is written. A log of many files
+        # is long, and its patient may have got another id since.
+        self._known: dict[UUID, UploadLog] = {}
+
+    async def by_study(self, study_uids: Collection[str]) -> Mapping[str, UploadLog]:
+        """The logs of these studies, by StudyInstanceUID."""
+        wanted = one_of(logs.c.study_instance_uid, filter(storable, study_uids))
+        found = [_log(row) for row in (await self._session.execute(select(logs).where(wanted))).all()]
+        self._known |= {log.id: log for log in found}
+        return {log.study_instance_uid: log for log in found}
+
+    async def links(self, study_uids: Collection[str]) -> Mapping[str, StudyLink]:
+        """What these studies were uploaded for, by StudyInstanceUID; nothing for those that were deleted since."""
+        columns = select(logs.c.study_instance_uid, logs.c.patient_id, logs.c.order_id)
+        wanted = one_of(logs.c.study_instance_uid, filter(storable, study_uids))
+        rows = (await self._session.execute(columns.where(wanted, ~logs.c.is_deleted))).all()
+        return {row.study_instance_uid: StudyLink(row.patient_id, row.order_id) for row in rows}
+
+    async def save(self, log: UploadLog) -> None:
+        """Adds or replaces the log with this id. The study must be locked.
+
+        What the file says of itself is cut to the columns' length, and what cannot be stored of it shows as U+FFFD.
+        Raises PATIENT_NOT_FOUND when a new log's patient got another id since it was read.
+        """
+        await self._session.share_registry()
+        known = self._known.get(log.id)
+        values = _row(log)
+        if known is None or known.files != log.files:
+            values["file_names"] = [_file_object(file) for file in log.files]
+        try:
+            if known is None:
+                statement = insert(logs).values(values).on_conflict_do_update(index_elements=["id"], set_=values)
+                await self._session.execute(statement)
+            else:
+                before = _row(known)
+                changed = {name: value for name, value in values.items() if name not in before or before[name] != value}
+                if changed:
+                    await self._session.execute(update(logs).where(logs.c.id == log.id).values(changed))
+        except IntegrityError as error:
+            if constraint(error) == "fk_dicom_upload_logs_patient_id_patients":
+                raise not_found(Reason.PATIENT_NOT_FOUND, "patient", str(log.patient_id)) from error
+            raise
+        self._known[log.id] = log
+
+    async def entry(self, log_id: UUID) -> UploadLogEntry | None:
+        """The log with this id, as it is shown."""
+        row = (await self._session.execute(_entries().where(logs.c.id == log_id))).one_or_none()
+        return _entry(row) if row is not None else None
+
+    async def page(self, request: PageRequest, wanted: UploadLogFilter) -> Page[UploadLogEntry]:
+        """A page of logs, newest first; of those of one time, by id."""
+        if not storable(wanted.study_instance_uid or ""):
+            return EMPTY
+        where = _where(wanted)
+        statement = _entries().where(*where).order_by(logs.c.uploaded_at.desc(), logs.c.id).limit(request.limit + 1)
+        if request.after:
+            at, log_id = key_of(request, _position, length=2)
+            older = or_(logs.c.uploaded_at < at, logs.c.id > log_id)
+            statement = statement.where(logs.c.uploaded_at <= at, older)
+        rows = (await self._session.execute(statement)).all()
+        total = await count(self._session, logs, where)
+        return page_of(rows, request, total, _entry, last=lambda row: (row.uploaded_at.isoformat(), str(row.id)))
+
+    async def save_deletion(self, deletion: Deletion) -> None:
+        """Adds or replaces the trace with this id."""
+        values = {
+            "id": deletion.id,
+            "study_instance_uid": deletion.study_instance_uid,
+            "orthanc_study_id": deletion.orthanc_study_id,
+            "reason": cleaned(deletion.reason),
+            "requested_by_id": deletion.requested_by_id,
+            "requested_at": deletion.requested_at,
+            "upload_log_id": deletion.upload_log_id,
+            "completed_at": deletion.completed_at,
+        }
+        statement = insert(deletions).values(values)
+        await self._session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
+
+    async def open_deletion(self, study_uid: str) -> Deletion | None:
+        """The latest trace of the study, when it was never completed."""
+        if not storable(study_uid):
+            return None
+        latest = select(deletions).where(deletions.c.study_instance_uid == study_uid)
+        latest = latest.order_by(deletions.c.requested_at.desc(), deletions.c.id).limit(1)
+        row = (await self._session.execute(latest)).one_or_none()
+        return _deletion(row) if row is not None and row.completed_at is None else None
+
+
+def _entries() -> Select[Any]:
+    """Logs with their uploader's name, and their study's last completed deletion with its author's."""
+    last = (
+        select(*(column.label(f"deletion_{column.name}") for column in deletions.columns))
+        .add_columns(_deleters.c.full_name.label("deleted_by"))
+        .join(_deleters, _deleters.c.id == deletions.c.requested_by_id)
+        .where(deletions.c.study_instance_uid == logs.c.study_instance_uid, deletions.c.completed_at.is_not(None))
+        .order_by(deletions.c.completed_at.desc(), deletions.c.id)
+        .limit(1)
+        .lateral("last")
+    )
+    shown = select(logs, users.c.full_name.label("uploaded_by"), *last.columns)
+    return shown.join(users, users.c.id == logs.c.uploaded_by_id).outerjoin(last, true())
+
+
+def _where(wanted: UploadLogFilter) -> list[ColumnElement[bool]]:
+    equal = {
+        logs.c.patient_id: wanted.patient_id,
+        logs.c.order_id: wanted.order_id,
+        logs.c.study_instance_uid: wanted.study_instance_uid,
+        logs.c.upload_status: wanted.upload_status and wanted.upload_status.value,
+    }
+    where = [column == value for column, value in equal.items() if value is not None]
+    if wanted.uploaded_from is not None:
+        where.append(logs.c.uploaded_at >= wanted.uploaded_from)
+    if wanted.uploaded_until is not None:
+        where.append(logs.c.uploaded_at < wanted.uploaded_until)
+    return where
+
+
+def _position(at: str, log_id: str) -> tuple[datetime, UUID]:
+    return datetime.fromisoformat(at), UUID(log_id)
+
+
+def _row(log: UploadLog) -> dict[str, Any]:
+    """All columns but the files."""
+    values = {name: getattr(log, name) for name in _PLAIN}
+    values |= {name: fitted(logs.c[name], getattr(log, name)) for name in _QUOTED}
+    return values | {"upload_status": log.upload_status.value, "error_message": cleaned(log.error_message)}
+
+
+def _file_object(file: LoggedFile) -> dict[str, Any]:
+    return {
+        "sop_instance_uid": cleaned(file.sop_instance_uid),
+        "name": cleaned(file.name),
+        "size_bytes": file.size_bytes,
+        "error": cleaned(file.error),
+    }
+
+
+def _log(row: Row[Any]) -> UploadLog:
+    names = (*_PLAIN, *_QUOTED, "error_message")
+    values = {name: getattr(row, name) for name in names if name not in {"number_of_files", "total_size_bytes"}}
+    files = tuple(LoggedFile(**file) for file in row.file_names)
+    return UploadLog(files=files, upload_status=UploadStatus(row.upload_status), **values)
+
+
+def _deletion(row: Row[Any], prefix: str = "") -> Deletion:
+    return Deletion(**{column.name: getattr(row, prefix + column.name) for column in deletions.columns})
+
+
+def _entry(row: Row[Any]) -> UploadLogEntry:
+    if row.deletion_id is None:
+        return UploadLogEntry(_log(row), row.uploaded_by)
+    return UploadLogEntry(_log(row), row.uploaded_by, _deletion(row, "deletion_"), row.deleted_by)
