@@ -34,11 +34,16 @@ def main() -> int:
     token = commands.add_parser("token", help="print a token for a demo user")
     token.add_argument("--role", default="radiologist", choices=[user.role for user in USERS])
     arguments = parser.parse_args()
-    if arguments.command == "token":
-        print(development_key(KEYS).sign(user_with_role(arguments.role).id))
-        return 0
     try:
-        return asyncio.run(_until_signal(up() if arguments.command == "up" else demo()))
+        match arguments.command:
+            case "token":
+                print(development_key(KEYS).sign(user_with_role(arguments.role).id))
+                return 0
+            case "up":
+                return asyncio.run(_until_signal(up(), status=0))
+            case _:
+                # A demo that was broken off has shown nothing; 130 is what shells say of Ctrl-C.
+                return asyncio.run(_until_signal(demo(), status=130))
     except (PartError, DemoError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
@@ -50,7 +55,9 @@ async def up() -> int:
     existing = Existing.from_environment()
     with _only_one():
         for field in fields(ports):
-            expect_free(field.name, getattr(ports, field.name), _port_setting(field.name))
+            # An Orthanc that is there already has every right to its port.
+            if field.name != "orthanc" or existing.orthanc is None:
+                expect_free(field.name, getattr(ports, field.name), _port_setting(field.name))
         shutil.rmtree(STATE / "logs", ignore_errors=True)
         settings = {"envoy": {"CORS_ORIGINS": os.environ.get("CORS_ORIGINS", "http://localhost:3000")}}
         async with Stack(
@@ -69,19 +76,22 @@ async def demo() -> int:
         async with Stack(folder, existing=Existing.from_environment(), report=print) as stack:
             await seed(stack)
             await demonstrate(stack)
-    except (PartError, DemoError):
-        print(f"\nThe logs are kept in {folder / 'logs'}.", file=sys.stderr)
-        raise
     except asyncio.CancelledError:
         shutil.rmtree(folder)
+        raise
+    except Exception:
+        print(f"\nThe logs are kept in {folder / 'logs'}.", file=sys.stderr)
         raise
     shutil.rmtree(folder)
     print("\nThe demo went as it should. The stack has stopped.")
     return 0
 
 
-async def _until_signal(work: Coroutine[None, None, int]) -> int:
-    """Runs `work`, and cancels it at the first signal that asks to stop; later ones find the stopping under way."""
+async def _until_signal(work: Coroutine[None, None, int], *, status: int) -> int:
+    """Runs `work`, and cancels it at the first signal that asks to stop; later ones find the stopping under way.
+
+    The exit status: that of `work`, or `status` when a signal stopped it.
+    """
     task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -98,7 +108,7 @@ async def _until_signal(work: Coroutine[None, None, int]) -> int:
         return await task
     except asyncio.CancelledError:
         print("Stopped.")
-        return 0
+        return status
 
 
 @contextlib.contextmanager
@@ -127,7 +137,14 @@ def _ports_from_environment() -> Ports:
         if not value.isdecimal() or not 0 < int(value) < 65536:
             raise PartError(f"{_port_setting(field.name)} is no port: {value}")
         chosen[field.name] = int(value)
-    return Ports(**chosen)
+    ports = Ports(**chosen)
+    names: dict[int, str] = {}
+    for field in fields(ports):
+        port, name = getattr(ports, field.name), _port_setting(field.name)
+        if port in names:
+            raise PartError(f"{names[port]} and {name} are both {port}: two parts cannot share a port.")
+        names[port] = name
+    return ports
 
 
 def _welcome(stack: Stack) -> str:

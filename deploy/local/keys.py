@@ -1,5 +1,6 @@
 """The development key: signs the tokens of `make token`, the demo and the tests. Never for anything else."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -12,6 +13,8 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
+
+from deploy.local.process import PartError
 
 ISSUER = "https://development.invalid/ris"
 AUDIENCE = "ris-dicom-gateway"
@@ -39,9 +42,11 @@ def development_key(folder: Path) -> DevelopmentKey:
     folder.mkdir(parents=True, exist_ok=True)
     path, jwks = folder / "development.pem", folder / "jwks.json"
     if not path.exists():
-        _put(path, _new_pem(), mode=0o600)
+        with contextlib.suppress(FileExistsError):
+            _put(path, _new_pem(), mode=0o600)
+    # Read back in any case: of two that make the key at the same moment, both go on with the one that was first.
     pem = path.read_bytes()
-    _put(jwks, json.dumps({"keys": [_public_jwk(pem)]}).encode(), mode=0o644)
+    _replace(jwks, json.dumps({"keys": [_public_jwk(pem)]}).encode(), mode=0o644)
     return DevelopmentKey(pem, jwks)
 
 
@@ -52,16 +57,32 @@ def _new_pem() -> bytes:
 
 
 def _public_jwk(pem: bytes) -> dict[str, Any]:
-    key = serialization.load_pem_private_key(pem, password=None)
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError):
+        key = None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise TypeError("The development key is not an elliptic curve key; delete it and a new one is made.")
+        raise PartError("development.pem holds no elliptic curve key: delete the file, and a new key is made.")
     jwk = ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
     return {**jwk, "kid": _KEY_ID, "alg": _ALGORITHM, "use": "sig"}
 
 
 def _put(path: Path, content: bytes, *, mode: int) -> None:
-    """Writes the file whole or not at all: two runners may start at the same moment."""
+    """Makes the file, whole or not at all. Raises FileExistsError where another was quicker."""
+    new = _beside(path, content, mode=mode)
+    try:
+        path.hardlink_to(new)
+    finally:
+        new.unlink()
+
+
+def _replace(path: Path, content: bytes, *, mode: int) -> None:
+    """Writes the file whole or not at all: others may be reading it."""
+    _beside(path, content, mode=mode).replace(path)
+
+
+def _beside(path: Path, content: bytes, *, mode: int) -> Path:
     new = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(content)
-    new.replace(path)
+    return new

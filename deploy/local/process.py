@@ -85,7 +85,7 @@ class Child:
         return 0 if self._process is None else await self._process.wait()
 
     async def stop(self) -> None:
-        """Asks the process to end, then ends what is left of its group. Does nothing where nothing runs."""
+        """Asks the process to end, and at last ends what is left of its group. Does nothing where nothing runs."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -94,6 +94,8 @@ class Child:
                 process.send_signal(self._stop_signal)
         try:
             await asyncio.wait_for(process.wait(), _GRACE_SECONDS)
+        except TimeoutError:
+            pass  # it does not listen, and is ended below
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -14,6 +14,7 @@ Without the services, for tests of the adapters (stack.database_url, stack.ortha
 """
 
 import asyncio
+import contextlib
 import os
 import shutil
 import time
@@ -72,7 +73,8 @@ class Existing:
         """What DATABASE_URL, and ORTHANC_URL with ORTHANC_USERNAME and ORTHANC_PASSWORD, point at."""
         url = os.environ.get("ORTHANC_URL")
         login = (os.environ.get("ORTHANC_USERNAME", ""), os.environ.get("ORTHANC_PASSWORD", ""))
-        return cls(os.environ.get("DATABASE_URL"), OrthancServer(url, *login) if url else None)
+        # An empty variable is one that is not set: that is how compose files and shells leave one out.
+        return cls(os.environ.get("DATABASE_URL") or None, OrthancServer(url, *login) if url else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +205,11 @@ class Stack:
         began = time.monotonic()
         # Noted before it starts: whatever happens from here on, it will be stopped.
         running = self._running[name] = _Running(part)
-        await part.start()
+        try:
+            await part.start()
+        except PartError:
+            await self.stop(name)  # what failed to start is not running: the next start is to try again
+            raise
         if part.child is not None:
             running.watcher = asyncio.create_task(self._watch(part.child))
         self._report(f"{name:<13} {part.address:<40} {time.monotonic() - began:5.1f} s")
@@ -274,8 +280,13 @@ class Stack:
         await self._died.put(f"{child.name} ended with status {status}.\n{child.tail()}")
 
     async def _close(self) -> None:
-        for name in reversed(list(self._running)):
-            await self.stop(name)
+        # Whatever happens to one of them, the others are stopped all the same.
+        async with contextlib.AsyncExitStack() as steps:
+            steps.callback(self._discard)
+            for name in self._running:
+                steps.push_async_callback(self.stop, name)
+
+    def _discard(self) -> None:
         self._postgres.discard()
         if self._keep is None:
             for name in ("postgres", "orthanc", "envoy", "keys"):
