@@ -5,9 +5,14 @@ The tree is built, and must be walked, iteratively: its depth is the file's, and
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from tag_service.domain import tokenizer as tokens
+from tag_service.domain.limits import MIB, Limits
+from tag_service.domain.order import MESSAGES, TagOrder
 from tag_service.domain.problems import Problem
+from tag_service.domain.tokenizer import Token, Tokenizer
 
 
 @dataclass(slots=True)
@@ -80,3 +85,101 @@ class DicomFile:
     elements: list[Element]
     trailing: bytes = b""
     problems: list[Problem] = field(default_factory=list)
+
+
+def load(data: bytes, limits: Limits) -> DicomFile:
+    """The file as a tree.
+
+    Raises EMPTY_FILE, NOT_DICOM, TRUNCATED_FILE, MALFORMED_DICOM, STRUCTURE_LIMIT, as the tokenizer does.
+    """
+    tokenizer = Tokenizer(limits)
+    builder = _Builder(tokenizer)
+    # In pieces, because a deflated file is inflated piece by piece.
+    for start in range(0, len(data), MIB):
+        builder.take(tokenizer.feed(data[start : start + MIB]))
+    builder.take(tokenizer.close())
+    return builder.file
+
+
+class _Builder:
+    """Builds the tree from the tokens."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.file = DicomFile(b"", [], "", explicit=True, little_endian=True, deflated=False, elements=[])
+        self._tokenizer = tokenizer
+        self._elements = self.file.elements
+        # The lists and sequences around the one that is being filled.
+        self._lists: list[list[Element]] = []
+        self._sequences: list[Items] = []
+        self._orders = [TagOrder()]
+        self._bulk: list[bytes] = []
+        self._bulk_element: Element | None = None
+
+    def take(self, stream: Iterator[Token]) -> None:
+        """Adds what the tokens say."""
+        for kind, tag, vr, header, value, offset in stream:
+            if kind == tokens.ELEMENT:
+                self._add(Element(tag, vr, header, value, offset))
+            elif kind == tokens.CHUNK:
+                self._bulk.append(value)
+            elif kind in {tokens.BULK, tokens.FRAGMENTS}:
+                self._bulk_element = self._add(
+                    Element(tag, vr, header, Fragments(b"") if kind == tokens.FRAGMENTS else b"", offset)
+                )
+            elif kind == tokens.BULK_END:
+                self._end_bulk()
+            else:
+                self._structure(kind, Element(tag, vr, header, value, offset))
+
+    def _structure(self, kind: int, token: Element) -> None:
+        if kind == tokens.SEQUENCE:
+            items = Items([], implicit_little=token.vr == "UN")
+            self._add(Element(token.tag, token.vr, token.header, items, token.offset))
+            self._sequences.append(items)
+        elif kind == tokens.SEQUENCE_END:
+            self._sequences.pop().delimiter = token.header
+        elif kind == tokens.ITEM_BEGIN:
+            item = Item(token.header, [])
+            self._sequences[-1].items.append(item)
+            self._lists.append(self._elements)
+            self._orders.append(TagOrder())
+            self._elements = item.elements
+        elif kind == tokens.ITEM_END:
+            self._sequences[-1].items[-1].delimiter = token.header
+            self._elements = self._lists.pop()
+            self._orders.pop()
+        else:
+            self._frame(kind, token)
+
+    def _frame(self, kind: int, token: Element) -> None:
+        file, tokenizer = self.file, self._tokenizer
+        assert isinstance(token.value, bytes)  # noqa: S101 - these tokens have no other
+        if kind == tokens.PREAMBLE:
+            file.preamble = token.value
+        elif kind == tokens.META_ELEMENT:
+            file.meta.append(token)
+        elif kind == tokens.DATA_SET:
+            encoding = tokenizer.encoding
+            file.transfer_syntax_uid = tokenizer.transfer_syntax_uid
+            file.explicit, file.little_endian = encoding.explicit, encoding.little_endian
+            file.deflated = encoding.deflated
+            file.problems = tokenizer.problems
+        elif kind == tokens.TRAILING:
+            file.trailing += token.value
+
+    def _add(self, element: Element) -> Element:
+        code = self._orders[-1].check(element.tag)
+        if code is not None:
+            self._tokenizer.note(code, MESSAGES[code], self._tokenizer.path_of(element.tag))
+        self._elements.append(element)
+        return element
+
+    def _end_bulk(self) -> None:
+        data = b"".join(self._bulk)
+        self._bulk.clear()
+        element, self._bulk_element = self._bulk_element, None
+        assert element is not None  # noqa: S101 - a BULK_END follows a beginning
+        if isinstance(element.value, Fragments):
+            element.value.data = data
+        else:
+            element.value = data

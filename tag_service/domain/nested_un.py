@@ -1,0 +1,57 @@
+"""Sequences whose element says UN: implicit VR little endian whatever the transfer syntax (CP-246, PS3.5 6.2.2)."""
+
+from struct import Struct
+from typing import Final
+
+from tag_service.domain.dictionary import implicit_vr, is_private
+from tag_service.domain.vr import ITEM, ITEM_DELIMITATION, SEQUENCE_DELIMITATION, UNDEFINED_LENGTH
+
+_HEADER: Final = Struct("<HHL").unpack_from
+_DELIMITERS: Final = 0xFFFE0000
+_OPEN: Final = -1
+
+
+def holds_items(value: bytes, *, depth: int) -> bool:
+    """Whether a value of VR UN and of defined length is a sequence: items of well-formed elements to its last byte.
+
+    Nothing but its bytes tells, so all of them have to fit. Deeper than `depth` it counts as plain bytes.
+    """
+    # The open sequences and items, by turns: where each ends.
+    ends = [len(value)]
+    position = 0
+    while ends:
+        end = ends[-1]
+        if end != _OPEN and position >= end:
+            if position > end:
+                return False
+            ends.pop()
+            continue
+        if len(value) - position < 8:
+            return False
+        group, element, length = _HEADER(value, position)
+        tag = group << 16 | element
+        position += 8
+        in_sequence = len(ends) % 2
+        if tag == (SEQUENCE_DELIMITATION if in_sequence else ITEM_DELIMITATION) and end == _OPEN:
+            ends.pop()
+        elif in_sequence and tag == ITEM:
+            ends.append(_OPEN if length == UNDEFINED_LENGTH else position + length)
+        elif in_sequence or tag >= _DELIMITERS or not tag:
+            return False
+        else:
+            inner = _end_of_sequence(tag, length, position)
+            if inner is None:
+                position += length
+            elif len(ends) // 2 >= depth:
+                return False
+            else:
+                ends.append(inner)
+    return position == len(value)
+
+
+def _end_of_sequence(tag: int, length: int, position: int) -> int | None:
+    """Where the sequence ends that an element is; None when it is none, or an undefined length makes no sense in it."""
+    vr = implicit_vr(tag)
+    if length == UNDEFINED_LENGTH:
+        return _OPEN if vr in {"SQ", "UN"} or is_private(tag) else None
+    return position + length if vr == "SQ" else None
