@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+# A message is a line, however many values are wrong.
+_MAX_FIELDS_NAMED = 10
+
 
 class Reason(StrEnum):
     """ris.errors.v1.ErrorReason without its prefix; a test holds the two to each other. The proto explains each."""
@@ -112,9 +115,10 @@ class InvalidFieldError(ServiceError):
     """One or more values of the request are wrong; the message names the fields, the violations explain each."""
 
     def __init__(self, *violations: Violation) -> None:
-        fields = ", ".join(violation.field for violation in violations)
+        fields = list(dict.fromkeys(violation.field for violation in violations))
+        named = ", ".join(fields[:_MAX_FIELDS_NAMED]) + (", ..." if len(fields) > _MAX_FIELDS_NAMED else "")
         super().__init__(
-            Reason.INVALID_FIELD, f"Invalid value of {fields}: see the field violations.", violations=violations
+            Reason.INVALID_FIELD, f"Invalid value of {named}: see the field violations.", violations=violations
         )
 
 

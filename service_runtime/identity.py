@@ -3,25 +3,20 @@
 Envoy checks the same; the services check again, because a caller may reach them without passing Envoy.
 """
 
-import asyncio
-import time
 from contextvars import ContextVar
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
 
 import jwt
 
 from service_runtime.errors import Reason, ServiceError
+from service_runtime.keys import KeySet
 from service_runtime.metadata import Metadata, value_of
 
 ALGORITHMS = ("ES256", "RS256")
 # As Envoy's jwt_authn allows, so that the two never disagree about a token.
 CLOCK_SKEW_SECONDS = 60
-_JWKS_TIMEOUT_SECONDS = 5
-_JWKS_REFETCH_SECONDS = 10
-_JWKS_LIFESPAN_SECONDS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +53,7 @@ class TokenVerifier:
     def __init__(self, *, issuer: str, audience: str, jwks: str) -> None:
         self._issuer = issuer
         self._audience = audience
-        uri = jwks if "://" in jwks else Path(jwks).absolute().as_uri()
-        self._client = jwt.PyJWKClient(
-            uri, cache_jwk_set=True, lifespan=_JWKS_LIFESPAN_SECONDS, timeout=_JWKS_TIMEOUT_SECONDS
-        )
-        self._keys: dict[str, jwt.PyJWK] = {}
-        self._fetched_at = float("-inf")
-        self._fetching = asyncio.Lock()
+        self._keys = KeySet(jwks)
 
     async def verify(self, metadata: Metadata) -> tuple[UUID, str]:
         """The user id and the token of a call's metadata.
@@ -73,7 +62,7 @@ class TokenVerifier:
         """
         token = _bearer_token(metadata)
         try:
-            key = await self._key(jwt.get_unverified_header(token).get("kid", ""))
+            key = await self._key(token)
             claims: dict[str, Any] = jwt.decode(
                 token,
                 key,
@@ -86,31 +75,17 @@ class TokenVerifier:
             return UUID(claims["sub"]), token
         except jwt.ExpiredSignatureError as error:
             raise ServiceError(Reason.TOKEN_EXPIRED, "The token has expired. Get a new one.") from error
-        except (jwt.InvalidTokenError, ValueError) as error:
+        except (jwt.PyJWTError, ValueError, RecursionError) as error:
+            # RecursionError: a header of nothing but brackets, which the JSON decoder cannot take.
             raise _invalid() from error
 
-    async def _key(self, kid: object) -> jwt.PyJWK:
-        """The key of this id. The set is fetched when it is old or lacks the key, but not at every stranger's word."""
-        async with self._fetching:
-            age = time.monotonic() - self._fetched_at
-            if age > _JWKS_LIFESPAN_SECONDS or (kid not in self._keys and age > _JWKS_REFETCH_SECONDS):
-                await self._fetch()
-        key = self._keys.get(kid) if isinstance(kid, str) else None
+    async def _key(self, token: str) -> jwt.PyJWK:
+        """The key that the token says it is signed with. Raises TOKEN_INVALID where there is none."""
+        kid = jwt.get_unverified_header(token).get("kid")
+        key = await self._keys.key(kid) if isinstance(kid, str) else None
         if key is None:
             raise _invalid()
         return key
-
-    async def _fetch(self) -> None:
-        try:
-            keys = await asyncio.to_thread(self._client.get_signing_keys, refresh=True)
-        except jwt.PyJWTError as error:
-            raise ServiceError(
-                Reason.KEYS_UNAVAILABLE,
-                "The keys that tokens are checked with cannot be fetched. Retry.",
-                retry_after=5,
-            ) from error
-        self._keys = {key.key_id: key for key in keys if key.key_id}
-        self._fetched_at = time.monotonic()
 
 
 def _bearer_token(metadata: Metadata) -> str:

@@ -13,14 +13,14 @@ import re
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 import structlog
-from grpc.aio import AbortError, ServicerContext
+from grpc.aio import AbortError, InternalError, ServicerContext
 
 from service_runtime.errors import Reason, ServiceError
 from service_runtime.identity import CALLER, Gatekeeper, TokenVerifier
@@ -38,6 +38,7 @@ _REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # read first; but only so much of it.
 _DRAIN_BYTES = 256 * 1024 * 1024
 _DRAIN_SECONDS = 10
+_RETRY_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,43 +60,69 @@ class _Call:
         return self.came_by_http and value_of(self.context.invocation_metadata(), "x-client-protocol") == "HTTP/2"
 
 
+# What stands for the message after the last.
+_END: Any = object()
+
+
 class _Requests:
-    """A request stream that can be read to its end when nobody wants it any more."""
+    """A request stream that can be waited for again after a wait was cancelled, with no message lost, and that can be
+    read to its end when nobody wants it any more.
+    """
 
     def __init__(self, messages: AsyncIterator[Any]) -> None:
-        self._messages = aiter(messages)
+        self._messages = messages
+        self._reading: asyncio.Task[Any] | None = None
         self._ended = False
 
     def __aiter__(self) -> _Requests:
         return self
 
     async def __anext__(self) -> Any:
-        try:
-            return await anext(self._messages)
-        except BaseException:
+        if self._ended:
+            raise StopAsyncIteration
+        if self._reading is None:
+            self._reading = asyncio.create_task(_next_or_end(self._messages))
+        message = await asyncio.shield(self._reading)
+        self._reading = None
+        if message is _END:
             self._ended = True
-            raise
+            raise StopAsyncIteration
+        return message
 
     async def drain(self) -> None:
         """Reads and forgets the rest, up to a limit in bytes and time."""
         size = 0
         try:
             async with asyncio.timeout(_DRAIN_SECONDS):
-                while not self._ended and size <= _DRAIN_BYTES:
-                    message = await anext(self, None)
-                    size += len(message.file.data) if message is not None else 0
+                async for message in self:
+                    size += len(message.file.data)
+                    if size > _DRAIN_BYTES:
+                        break
         except TimeoutError:
             pass
+
+    def close(self) -> None:
+        """Gives up the wait for a message that nobody asks for any more."""
+        if self._reading is not None:
+            self._reading.cancel()
+
+
+async def _next_or_end(messages: AsyncIterator[Any]) -> Any:
+    return await anext(messages, _END)
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps the calls of our own services; health checking and reflection pass as they are, without a token."""
 
-    def __init__(self, *, verifier: TokenVerifier, gatekeeper: Gatekeeper, public: frozenset[str]) -> None:
-        """`public` are the methods of our own that ask for no token."""
+    def __init__(
+        self, *, verifier: TokenVerifier, gatekeeper: Gatekeeper, public: frozenset[str], max_calls: int
+    ) -> None:
+        """`public` are the methods of our own that ask for no token, `max_calls` how many calls may run at once."""
         self._verifier = verifier
         self._gatekeeper = gatekeeper
         self._public = public
+        self._max_calls = max_calls
+        self._running = 0
 
     async def intercept_service(
         self,
@@ -122,44 +149,42 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self, method: str, behaviour: Callable[..., Awaitable[Any]], *, request_streaming: bool
     ) -> Callable[..., Awaitable[Any]]:
         async def call(request: Any, context: ServicerContext[Any, Any]) -> Any:
-            requests = _Requests(request) if request_streaming else None
-            one = _Call(method, context, requests)
+            one = _call(method, request, context, request_streaming=request_streaming)
             async with self._around(one):
-                response = await behaviour(requests or request, context)
-                if requests is not None and one.came_by_http2:
-                    await requests.drain()
+                response = await behaviour(one.requests or request, context)
+                await _drain_for_http2(one)
                 return response
 
         return call
 
     def _stream(
-        self, method: str, behaviour: Callable[..., AsyncIterator[Any]], *, request_streaming: bool
-    ) -> Callable[..., AsyncIterator[Any]]:
+        self, method: str, behaviour: Callable[..., AsyncGenerator[Any, None]], *, request_streaming: bool
+    ) -> Callable[..., Awaitable[None]]:
         assert inspect.isasyncgenfunction(behaviour)  # noqa: S101 - what our servicers are
 
-        async def call(request: Any, context: ServicerContext[Any, Any]) -> AsyncGenerator[Any, None]:
-            requests = _Requests(request) if request_streaming else None
-            async with self._around(_Call(method, context, requests)):
-                async for response in behaviour(requests or request, context):
-                    yield response
+        # Writes the responses itself: grpc would leave the generator of a call that is cancelled to the garbage
+        # collector.
+        async def call(request: Any, context: ServicerContext[Any, Any]) -> None:
+            one = _call(method, request, context, request_streaming=request_streaming)
+            async with self._around(one), aclosing(behaviour(one.requests or request, context)) as responses:
+                async for response in responses:
+                    await _write(context, response)
+                await _drain_for_http2(one)
 
         return call
 
     @asynccontextmanager
     async def _around(self, call: _Call) -> AsyncIterator[None]:
-        metadata = call.context.invocation_metadata()
-        given = value_of(metadata, "x-request-id")
+        given = value_of(call.context.invocation_metadata(), "x-request-id")
         request_id = given if _REQUEST_ID_FORM.fullmatch(given) else str(uuid.uuid4())
         REQUEST_ID.set(request_id)
         structlog.contextvars.bind_contextvars(request_id=request_id)
         started = time.monotonic()
         outcome = grpc.StatusCode.OK.name
         facts: dict[str, Any] = {}
+        self._running += 1
         try:
-            if call.method not in self._public:
-                user_id, token = await self._verifier.verify(metadata or ())
-                CALLER.set(await self._gatekeeper.admit(call.method, user_id, token))
-                facts["user_id"] = str(user_id)
+            await self._admit(call, facts)
             yield
         except ServiceError as error:
             outcome, facts["reason"] = CODE_OF[error.reason].name, error.reason.value
@@ -167,6 +192,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 facts |= describe(error)
             await _abort(call, error, request_id)
         except AbortError:
+            # A servicer's own; ours raise ServiceErrors instead.
+            outcome = grpc.StatusCode.UNKNOWN.name
             raise
         except asyncio.CancelledError:
             outcome = grpc.StatusCode.CANCELLED.name
@@ -180,6 +207,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 request_id,
             )
         finally:
+            self._running -= 1
+            if call.requests is not None:
+                call.requests.close()
             log.info(
                 "call",
                 method=call.method,
@@ -188,9 +218,36 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 **facts,
             )
 
+    async def _admit(self, call: _Call, facts: dict[str, Any]) -> None:
+        """Lets the call in, or raises why not; adds the user to the facts that are logged."""
+        if self._running > self._max_calls:
+            raise ServiceError(Reason.OVERLOADED, "Too many calls at once. Retry.", retry_after=_RETRY_SECONDS)
+        if call.method not in self._public:
+            user_id, token = await self._verifier.verify(call.context.invocation_metadata() or ())
+            facts["user_id"] = str(user_id)
+            CALLER.set(await self._gatekeeper.admit(call.method, user_id, token))
+
+
+def _call(method: str, request: Any, context: ServicerContext[Any, Any], *, request_streaming: bool) -> _Call:
+    return _Call(method, context, _Requests(aiter(request)) if request_streaming else None)
+
+
+async def _write(context: ServicerContext[Any, Any], response: Any) -> None:
+    try:
+        await context.write(response)
+    except InternalError:
+        # The client went away; the cancellation that says so may come a moment later.
+        raise asyncio.CancelledError from None
+
+
+async def _drain_for_http2(call: _Call) -> None:
+    if call.requests is not None and call.came_by_http2:
+        await call.requests.drain()
+
 
 async def _abort(call: _Call, error: ServiceError, request_id: str) -> None:
-    if call.requests is not None and call.came_by_http:
+    # To refuse a call for want of room must not take up room.
+    if call.requests is not None and call.came_by_http and error.reason is not Reason.OVERLOADED:
         await call.requests.drain()
     status = status_of(error, request_id=request_id)
     trailing: list[tuple[str, str | bytes]] = [(STATUS_DETAILS_KEY, status.SerializeToString())]

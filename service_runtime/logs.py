@@ -37,5 +37,8 @@ def describe(error: BaseException) -> dict[str, Any]:
     while cause is not None and len(kinds) < 8:
         kinds.append(type(cause).__qualname__)
         cause = cause.__cause__ or cause.__context__
-    places = [f"{frame.filename}:{frame.lineno}:{frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
+    places = [
+        f"{frame.f_code.co_filename}:{line}:{frame.f_code.co_name}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
     return {"error": kinds, "at": places[-12:]}

@@ -11,6 +11,8 @@ from service_runtime.errors import Reason, ServiceError
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
+_MAX_CONTENT_TYPE = 1024
+
 
 @dataclass(frozen=True, slots=True)
 class PartBegin:
@@ -30,7 +32,8 @@ FormEvent = PartBegin | bytes | PartEnd
 
 def boundary_of(content_type: str) -> bytes:
     """The boundary that a multipart/form-data content type names. Raises MULTIPART_INVALID where it names none."""
-    _, options = parse_options_header(content_type)
+    # A gRPC client may send there what no header can hold (RFC 9110 5.5) and no boundary is made of.
+    _, options = parse_options_header(content_type[:_MAX_CONTENT_TYPE].encode("latin-1", "replace"))
     boundary = options.get(b"boundary", b"")
     if not 1 <= len(boundary) <= 70:  # RFC 2046 5.1.1
         raise _invalid("its Content-Type names no boundary of 1 to 70 characters")

@@ -12,6 +12,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -35,10 +36,10 @@ log = structlog.get_logger()
 
 SettingsT = TypeVar("SettingsT", bound=RuntimeSettings)
 
+# Room beyond the calls that may run at once: for health checks, and for telling the calls too many that they are.
+_SPARE_CALLS = 100
 _SERVER_OPTIONS = (
-    ("grpc.so_reuseport", 1),
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
-    ("grpc.max_concurrent_streams", 200),
     # Half-open connections are found within a minute.
     ("grpc.keepalive_time_ms", 40_000),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -79,6 +80,7 @@ def run(name: str, listen: str, settings: SettingsT, build: Build[SettingsT]) ->
 
 def _supervise(name: str, listen: str, settings: SettingsT, build: Build[SettingsT]) -> int:
     """Runs the workers; ends them all, with status 1, when one ends that was not told to."""
+    _expect_free(listen)
     spawn = multiprocessing.get_context("spawn")
     workers: list[BaseProcess] = [
         spawn.Process(target=_work, args=(name, listen, settings, build), kwargs={"parent": os.getpid()})
@@ -105,6 +107,14 @@ def _supervise(name: str, listen: str, settings: SettingsT, build: Build[Setting
     return int(failed or any(worker.exitcode for worker in workers))
 
 
+def _expect_free(listen: str) -> None:
+    """Raises OSError where something listens already, which the workers' SO_REUSEPORT would not notice."""
+    host, _, port = listen.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host.strip("[]"), int(port)), family=family):
+        pass
+
+
 def _work(name: str, listen: str, settings: SettingsT, build: Build[SettingsT], *, parent: int | None) -> None:
     if parent is not None:
         # A worker never outlives its supervisor, however that ended.
@@ -128,37 +138,54 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with build(settings) as service:
-        server = grpc.aio.server(
-            interceptors=[
-                CallInterceptor(
-                    verifier=TokenVerifier(
-                        issuer=settings.auth_issuer, audience=settings.auth_audience, jwks=settings.auth_jwks
-                    ),
-                    gatekeeper=service.gatekeeper,
-                    public=service.public_methods,
-                )
-            ],
-            options=_SERVER_OPTIONS,
-            maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
-        )
-        service.register(server)
-        health_servicer = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-        reflection.enable_server_reflection(
-            (*service.names, *service.reflected, health.SERVICE_NAME, reflection.SERVICE_NAME), server
-        )
+        server, servicer = await _server_of(service, settings)
         port = server.add_insecure_port(listen)
         await server.start()
         log.info("listening", address=listen, port=port)
         started(port)
-        readiness = asyncio.create_task(_tell_readiness(service, health_servicer, settings.readiness_interval_seconds))
-        await stop.wait()
-        log.info("stopping")
-        readiness.cancel()
-        await health_servicer.enter_graceful_shutdown()
-        await asyncio.sleep(settings.drain_seconds)
-        await server.stop(settings.shutdown_grace_seconds)
+        readiness = asyncio.create_task(_tell_readiness(service, servicer, settings.readiness_interval_seconds))
+        try:
+            await stop.wait()
+            log.info("stopping")
+            readiness.cancel()
+            await servicer.enter_graceful_shutdown()
+            await asyncio.sleep(settings.drain_seconds)
+            await server.stop(settings.shutdown_grace_seconds)
+        finally:
+            readiness.cancel()
+            await asyncio.wait([readiness])
+            await server.stop(None)
     log.info("stopped")
+
+
+async def _server_of(service: Service, settings: RuntimeSettings) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+    """The server with everything on it, and the health that it tells, which is NOT_SERVING."""
+    interceptor = CallInterceptor(
+        verifier=TokenVerifier(issuer=settings.auth_issuer, audience=settings.auth_audience, jwks=settings.auth_jwks),
+        gatekeeper=service.gatekeeper,
+        public=service.public_methods,
+        max_calls=settings.max_concurrent_rpcs,
+    )
+    at_once = settings.max_concurrent_rpcs + _SPARE_CALLS
+    server = grpc.aio.server(
+        interceptors=[interceptor],
+        options=(
+            *_SERVER_OPTIONS,
+            ("grpc.max_concurrent_streams", at_once),
+            # Only for workers: without it a second service on the same port is refused, not served by turns.
+            ("grpc.so_reuseport", int(settings.workers > 1)),
+        ),
+        maximum_concurrent_rpcs=at_once,
+    )
+    service.register(server)
+    servicer = health.aio.HealthServicer()
+    for name in ("", *service.names):
+        await servicer.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    reflection.enable_server_reflection(
+        (*service.names, *service.reflected, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+    )
+    return server, servicer
 
 
 async def _tell_readiness(service: Service, servicer: health.aio.HealthServicer, interval: float) -> None:

@@ -9,7 +9,8 @@ from service_runtime.uploads import MIB, UploadLimits
 class RuntimeSettings(BaseSettings):
     """Each field is the environment variable of its name in capitals. README.md explains them to operators."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    # What is wrong with a setting is told without its value, which may be a password.
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     workers: int = Field(default=1, ge=1, le=64)
     log_level: str = Field(default="info", pattern="(?i)^(debug|info|warning|error)$")

@@ -1,17 +1,23 @@
 """What gRPC and HTTP make of an error: the one table from reasons to statuses, and the google.rpc.Status of it."""
 
+from collections.abc import Sequence
+
 from google.protobuf import any_pb2, duration_pb2, message
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 
-from service_runtime.errors import Reason, ServiceError, Violation
+from service_runtime.errors import Reason, Resource, ServiceError, Violation
 
 ERROR_DOMAIN = "ris.dicom-gateway"
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
 # Envoy turns this metadata into the HTTP status of a JSON answer where gRPC's own mapping has no word for it.
 HTTP_STATUS_KEY = "x-http-status"
-# Statuses travel as headers, which peers limit to 8 KiB in all.
-_MAX_VIOLATIONS = 20
+# A status travels as headers, which peers limit to 8 KiB in all; its details in base64, which makes 4 of 3 bytes, and
+# its message a second time by itself. What does not fit is cut, violations from the end of the list.
+_MAX_VIOLATIONS_BYTES = 2048
+_MAX_MESSAGE = 400
+_MAX_DESCRIPTION = 200
+_MAX_NAME = 128
 
 _CODES: dict[StatusCode, tuple[Reason, ...]] = {
     StatusCode.UNAUTHENTICATED: (Reason.TOKEN_MISSING, Reason.TOKEN_INVALID, Reason.TOKEN_EXPIRED),
@@ -88,19 +94,18 @@ def status_of(error: ServiceError, *, request_id: str) -> status_pb2.Status:
         )
     ]
     if error.violations:
-        bad_request = error_details_pb2.BadRequest()
-        for violation in error.violations[:_MAX_VIOLATIONS]:
-            bad_request.field_violations.add(field=violation.field, description=violation.description)
-        details.append(bad_request)
+        details.append(_bad_request(error.violations))
     if error.resource is not None:
         details.append(
-            error_details_pb2.ResourceInfo(resource_type=error.resource.type, resource_name=error.resource.name[:128])
+            error_details_pb2.ResourceInfo(
+                resource_type=error.resource.type, resource_name=error.resource.name[:_MAX_NAME]
+            )
         )
     if error.retry_after is not None:
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(int(error.retry_after * 1000))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    status = status_pb2.Status(code=code_of(error), message=error.message)
+    status = status_pb2.Status(code=code_of(error), message=error.message[:_MAX_MESSAGE])
     for detail in details:
         packed = any_pb2.Any()
         packed.Pack(detail)
@@ -108,20 +113,36 @@ def status_of(error: ServiceError, *, request_id: str) -> status_pb2.Status:
     return status
 
 
+def _bad_request(violations: Sequence[Violation]) -> error_details_pb2.BadRequest:
+    bad_request = error_details_pb2.BadRequest()
+    for violation in violations:
+        one = bad_request.field_violations.add(
+            field=violation.field[:_MAX_NAME], description=violation.description[:_MAX_DESCRIPTION]
+        )
+        if bad_request.ByteSize() > _MAX_VIOLATIONS_BYTES:
+            bad_request.field_violations.remove(one)
+            break
+    return bad_request
+
+
 def error_of(status: status_pb2.Status) -> ServiceError | None:
     """The ServiceError that a status of one of our services came from; None when it is not one of ours."""
     reason: Reason | None = None
     metadata: dict[str, str] = {}
     violations: list[error_details_pb2.BadRequest.FieldViolation] = []
+    resource: Resource | None = None
     retry_after: float | None = None
     for detail in status.details:
         info = error_details_pb2.ErrorInfo()
         bad_request = error_details_pb2.BadRequest()
+        named = error_details_pb2.ResourceInfo()
         retry = error_details_pb2.RetryInfo()
         if detail.Unpack(info) and info.domain == ERROR_DOMAIN and info.reason in Reason.__members__:
             reason, metadata = Reason(info.reason), dict(info.metadata)
         elif detail.Unpack(bad_request):
             violations.extend(bad_request.field_violations)
+        elif detail.Unpack(named):
+            resource = Resource(named.resource_type, named.resource_name)
         elif detail.Unpack(retry):
             retry_after = retry.retry_delay.ToMilliseconds() / 1000
     if reason is None:
@@ -132,5 +153,6 @@ def error_of(status: status_pb2.Status) -> ServiceError | None:
         status.message,
         metadata=metadata,
         violations=[Violation(violation.field, violation.description) for violation in violations],
+        resource=resource,
         retry_after=retry_after,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, Protocol, TypeVar
 
@@ -9,7 +10,7 @@ from google.api import httpbody_pb2
 from grpc.aio import ServicerContext
 
 from service_runtime.metadata import value_of
-from service_runtime.uploads import Piece, UploadLimits, UploadReader, next_in_time, no_file
+from service_runtime.uploads import Piece, UploadLimits, UploadReader, is_form, next_in_time, no_file
 
 
 class UploadMessage(Protocol):
@@ -22,13 +23,18 @@ class UploadMessage(Protocol):
 
 MessageT = TypeVar("MessageT", bound=UploadMessage)
 
+# How long the cancellation of a call may come after the end of its request stream: 0.5 ms at most was seen, and 24 ms
+# where a deadline had passed, on a machine with twice as much to do as it can.
+_CANCELLATION_LAG_SECONDS = 0.005
+_DEADLINE_LAG_SECONDS = 0.1
+
 
 async def open_upload(
     requests: AsyncIterator[MessageT], context: ServicerContext[Any, Any], limits: UploadLimits
 ) -> tuple[MessageT, UploadReader]:
     """The first message, which carries the options, and the reader of the files.
 
-    Raises FILE_FIELD_MISSING for a stream without any message, UPLOAD_STALLED, UPLOAD_TOO_LARGE.
+    Raises FILE_FIELD_MISSING for a stream without any message, UPLOAD_STALLED.
     """
     first = await next_in_time(requests, limits)
     if first is None:
@@ -36,19 +42,57 @@ async def open_upload(
     # Envoy puts the Content-Length of an HTTP request there; without one it is absent.
     length = value_of(context.invocation_metadata(), "x-content-length")
     declared_bytes = int(length) if length.isdecimal() and len(length) < 20 else None
-    return first, UploadReader(_pieces(first, requests), limits, declared_bytes=declared_bytes)
+    pieces = _Pieces(first, requests, context, declared_bytes=declared_bytes)
+    return first, UploadReader(pieces, limits, declared_bytes=declared_bytes)
 
 
-async def _pieces(first: MessageT, rest: AsyncIterator[MessageT]) -> AsyncIterator[Piece]:
-    yield _piece(first)
-    async for message in rest:
-        yield _piece(message)
+class _Pieces:
+    """The pieces that the messages carry."""
 
+    def __init__(
+        self,
+        first: UploadMessage,
+        rest: AsyncIterator[UploadMessage],
+        context: ServicerContext[Any, Any],
+        *,
+        declared_bytes: int | None,
+    ) -> None:
+        self._first: UploadMessage | None = first
+        self._rest = rest
+        self._context = context
+        self._ends_by_itself = is_form(first.file.content_type)
+        self._declared_bytes = declared_bytes
+        self._size = 0
 
-def _piece(message: UploadMessage) -> Piece:
-    return Piece(
-        data=message.file.data,
-        content_type=message.file.content_type,
-        filename=getattr(message, "filename", ""),
-        end_of_file=getattr(message, "end_of_file", False),
-    )
+    def __aiter__(self) -> _Pieces:
+        return self
+
+    async def __anext__(self) -> Piece:
+        if self._first is not None:
+            message, self._first = self._first, None
+        else:
+            try:
+                message = await anext(self._rest)
+            except StopAsyncIteration:
+                await self._see_that_it_ended()
+                raise
+        self._size += len(message.file.data)
+        return Piece(
+            data=message.file.data,
+            content_type=message.file.content_type,
+            filename=getattr(message, "filename", ""),
+            end_of_file=getattr(message, "end_of_file", False),
+        )
+
+    async def _see_that_it_ended(self) -> None:
+        """Waits a moment where the body has no end of its own.
+
+        In gRPC for Python, the stream of a client that went away, or that sent too large a message, looks for a moment
+        as if it had ended as it should; only then comes the cancellation. A file that was cut short must not pass for
+        a whole one.
+        """
+        if self._ends_by_itself or self._size == self._declared_bytes:
+            return
+        remaining = self._context.time_remaining()
+        at_its_deadline = remaining is not None and remaining < _DEADLINE_LAG_SECONDS
+        await asyncio.sleep(_DEADLINE_LAG_SECONDS if at_its_deadline else _CANCELLATION_LAG_SECONDS)

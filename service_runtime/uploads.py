@@ -6,9 +6,12 @@ believed that the client says about sizes. Reading is strictly forward: what a f
 and still counted, when the next file is asked for.
 """
 
+from __future__ import annotations
+
 import asyncio
 import unicodedata
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,6 +22,11 @@ RAW_TYPES = ("", "application/dicom", "application/octet-stream")
 FORM_TYPE = "multipart/form-data"
 FILE_FIELDS = ("file", "files")
 MIB = 1024 * 1024
+_MAX_RAW_NAME = 1024
+_MAX_CONTENT_TYPE = 1024
+_FORM_SLICE_BYTES = 256 * 1024
+# General categories of Unicode (UAX 44, table 12).
+_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 T = TypeVar("T")
 
@@ -57,45 +65,39 @@ _Event = _FileBegin | bytes | _FileEnd
 
 
 class UploadedFile:
-    """One file of an upload: its name, as the client gave it, and its chunks, to be read once."""
+    """One file of an upload: its name, as the client gave it, and its chunks, each to be read once."""
 
-    def __init__(self, name: str, events: AsyncGenerator[_Event, None], *, max_bytes: int, only: bool) -> None:
+    def __init__(self, name: str, events: _Events, *, max_bytes: int, only: bool) -> None:
         self.name = name
         self._events = events
         self._max_bytes = max_bytes
         self._only = only
+        self._size = 0
         self._ended = False
 
     async def __aiter__(self) -> AsyncGenerator[bytes, None]:
-        """The chunks, none empty.
+        """The chunks, none empty. An iteration that was left or cancelled can be taken up by another.
 
         Raises FILE_TOO_LARGE, or what breaks the request: UPLOAD_TOO_LARGE, UPLOAD_STALLED, MULTIPART_INVALID, and
         TOO_MANY_FILES where another file follows the only one allowed. The last chunk may be followed by an error:
         a file is complete only when its iteration ends.
         """
-        size = 0
-        async for event in self._events:
-            match event:
-                case bytes() as chunk:
-                    size += len(chunk)
-                    if size > self._max_bytes:
-                        raise _too_large(Reason.FILE_TOO_LARGE, "The file", "MAX_DICOM_FILE_SIZE_MB", self._max_bytes)
-                    yield chunk
-                case _FileEnd():
-                    self._ended = True
-                    if self._only:
-                        await self._expect_no_more()
-                    return
+        while not self._ended:
+            event = await self._events.next()
+            if isinstance(event, bytes):
+                self._size += len(event)
+                if self._size > self._max_bytes:
+                    raise _too_large(Reason.FILE_TOO_LARGE, "The file", "MAX_DICOM_FILE_SIZE_MB", self._max_bytes)
+                yield event
+            else:
+                self._ended = True
+        if self._only and await self._events.next() is not None:
+            raise _too_many_files(1)
 
     async def skip(self) -> None:
-        """Reads on to the end of the file, throwing the rest away."""
+        """Reads on to the end of the file, throwing the rest away. Raises what breaks the request."""
         while not self._ended:
-            event = await anext(self._events, None)
-            self._ended = event is None or isinstance(event, _FileEnd)
-
-    async def _expect_no_more(self) -> None:
-        if await anext(self._events, None) is not None:
-            raise _too_many_files(1)
+            self._ended = not isinstance(await self._events.next(), bytes)
 
 
 class UploadReader:
@@ -108,16 +110,16 @@ class UploadReader:
     def __init__(
         self, pieces: AsyncIterator[Piece], limits: UploadLimits, *, declared_bytes: int | None = None
     ) -> None:
+        """Where `pieces` can be awaited again after a wait for it was cancelled, so can the files and their chunks."""
         self._limits = limits
-        self._declared_bytes = declared_bytes
-        self._events = self._form_or_raw(self._counted(pieces))
+        self._events = _Events(pieces, limits, declared_bytes=declared_bytes)
 
     async def files(self) -> AsyncGenerator[UploadedFile, None]:
         """Each file in turn. Raises FILE_FIELD_MISSING where there is none, TOO_MANY_FILES at the first one too many,
-        and what breaks the request between files.
+        and what breaks the request, also when it was raised to the reader of a file before.
         """
         count = 0
-        async for event in self._events:
+        while (event := await self._events.next()) is not None:
             count += 1
             if count > self._limits.files:
                 raise _too_many_files(self._limits.files)
@@ -126,45 +128,83 @@ class UploadReader:
             await file.skip()
 
     async def only_file(self) -> UploadedFile:
-        """The file of a request that may bring just one."""
-        return self._file(await anext(self._events), only=True)
+        """The file of a request that may bring just one. Raises FILE_FIELD_MISSING, and what breaks the request."""
+        return self._file(await self._events.next(), only=True)
 
-    def _file(self, event: _Event, *, only: bool) -> UploadedFile:
-        assert isinstance(event, _FileBegin)  # noqa: S101 - the sources below alternate begin, chunks, end
+    def _file(self, event: _Event | None, *, only: bool) -> UploadedFile:
+        assert isinstance(event, _FileBegin)  # noqa: S101 - the formats below alternate begin, chunks, end
         return UploadedFile(event.name, self._events, max_bytes=self._limits.file_bytes, only=only)
 
-    async def _counted(self, pieces: AsyncIterator[Piece]) -> AsyncGenerator[Piece, None]:
-        """The pieces, each awaited with a deadline, as long as their sum stays within the limit."""
-        limit = self._limits.request_bytes
-        too_large = _too_large(Reason.UPLOAD_TOO_LARGE, "The request", "MAX_UPLOAD_SIZE_MB", limit)
-        if self._declared_bytes is not None and self._declared_bytes > limit:
-            raise too_large
-        size = 0
-        while True:
-            piece = await next_in_time(pieces, self._limits)
-            if piece is None:
-                return
-            size += len(piece.data)
-            if size > limit:
-                raise too_large
-            yield piece
 
-    async def _form_or_raw(self, pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[_Event, None]:
-        first = await anext(pieces, None)
-        if first is None:
-            raise no_file()
-        media_type = first.content_type.partition(";")[0].strip().lower()
-        if media_type == FORM_TYPE:
-            source = _form_events(MultipartBody(boundary_of(first.content_type)), first, pieces)
-        elif media_type in RAW_TYPES:
-            source = _raw_events(first, pieces)
-        else:
-            raise ServiceError(
-                Reason.UNSUPPORTED_MEDIA_TYPE,
-                "The body is neither multipart/form-data nor application/dicom. Send one of the two.",
-            )
-        async for event in source:
-            yield event
+class _Events:
+    """The events of an upload, in order.
+
+    A plain object and no generator, for the task that waits for a file's next chunk may be cancelled (the file was
+    refused), and the files behind it must not be lost with it.
+    """
+
+    def __init__(self, pieces: AsyncIterator[Piece], limits: UploadLimits, *, declared_bytes: int | None) -> None:
+        self._pieces = pieces
+        self._limits = limits
+        self._size = 0
+        self._format: _Raw | _Form | None = None
+        self._waiting: deque[_Event] = deque()
+        self._ended = False
+        self._error: ServiceError | None = None
+        if declared_bytes is not None and declared_bytes > limits.request_bytes:
+            self._error = self._request_too_large()
+
+    async def next(self) -> _Event | None:
+        """The next event, None after the last. What breaks the request is raised now and ever after."""
+        while not self._waiting:
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                return None
+            try:
+                await self._read()
+            except ServiceError as error:
+                self._error = error
+        return self._waiting.popleft()
+
+    async def _read(self) -> None:
+        piece = await next_in_time(self._pieces, self._limits)
+        if piece is None:
+            if self._format is None:
+                raise no_file()
+            self._ended = True
+            self._waiting.extend(self._format.close())
+            return
+        self._size += len(piece.data)
+        if self._size > self._limits.request_bytes:
+            raise self._request_too_large()
+        if self._format is None:
+            self._format = _format_of(piece.content_type)
+        for event in self._format.feed(piece):
+            self._waiting.append(event)
+
+    def _request_too_large(self) -> ServiceError:
+        return _too_large(Reason.UPLOAD_TOO_LARGE, "The request", "MAX_UPLOAD_SIZE_MB", self._limits.request_bytes)
+
+
+def is_form(content_type: str) -> bool:
+    """Whether a body of this content type is multipart/form-data."""
+    return _media_type(content_type) == FORM_TYPE
+
+
+def _media_type(content_type: str) -> str:
+    return content_type[:_MAX_CONTENT_TYPE].partition(";")[0].strip().lower()
+
+
+def _format_of(content_type: str) -> _Raw | _Form:
+    if is_form(content_type):
+        return _Form(boundary_of(content_type))
+    if _media_type(content_type) in RAW_TYPES:
+        return _Raw()
+    raise ServiceError(
+        Reason.UNSUPPORTED_MEDIA_TYPE,
+        "The body is neither multipart/form-data nor application/dicom. Send one of the two.",
+    )
 
 
 async def next_in_time(messages: AsyncIterator[T], limits: UploadLimits) -> T | None:
@@ -189,35 +229,55 @@ def no_file() -> ServiceError:
     )
 
 
-async def _raw_events(first: Piece, rest: AsyncGenerator[Piece, None]) -> AsyncGenerator[_Event, None]:
-    piece: Piece | None = first
-    while piece is not None:
-        yield _FileBegin(_clean_name(piece.filename))
-        while piece is not None:
-            if piece.data:
-                yield piece.data
-            if piece.end_of_file:
-                break
-            piece = await anext(rest, None)
-        yield _FileEnd()
-        piece = await anext(rest, None)
+class _Raw:
+    """Files as they are, one after the other."""
+
+    def __init__(self) -> None:
+        self._in_file = False
+
+    def feed(self, piece: Piece) -> Iterator[_Event]:
+        """The events that a piece brings."""
+        if not self._in_file:
+            self._in_file = True
+            yield _FileBegin(_clean_name(piece.filename))
+        if piece.data:
+            yield piece.data
+        if piece.end_of_file:
+            self._in_file = False
+            yield _FileEnd()
+
+    def close(self) -> Iterator[_Event]:
+        """The events that the end of the request brings."""
+        if self._in_file:
+            self._in_file = False
+            yield _FileEnd()
 
 
-async def _form_events(
-    form: MultipartBody, first: Piece, rest: AsyncGenerator[Piece, None]
-) -> AsyncGenerator[_Event, None]:
-    """The events of the form's file fields."""
-    fields = _Fields()
-    piece: Piece | None = first
-    while piece is not None:
-        for part in form.feed(piece.data):
-            event = fields.event_of(part)
-            if event is not None:
-                yield event
-        piece = await anext(rest, None)
-    form.close()
-    if not fields.has_file:
-        raise no_file()
+class _Form:
+    """Files as fields of a form."""
+
+    def __init__(self, boundary: bytes) -> None:
+        self._body = MultipartBody(boundary)
+        self._fields = _Fields()
+        self._is_empty = True
+
+    def feed(self, piece: Piece) -> Iterator[_Event]:
+        """The events that a piece brings. Raises MULTIPART_INVALID, FILE_FIELD_MISSING, INVALID_FIELD."""
+        self._is_empty = self._is_empty and not piece.data
+        # By slices: a body of nothing but tiny parts is refused for them before long is spent on it.
+        for start in range(0, len(piece.data), _FORM_SLICE_BYTES):
+            for part in self._body.feed(piece.data[start : start + _FORM_SLICE_BYTES]):
+                event = self._fields.event_of(part)
+                if event is not None:
+                    yield event
+
+    def close(self) -> Iterator[_Event]:
+        """No event. Raises MULTIPART_INVALID where the body is cut short, FILE_FIELD_MISSING where no file came."""
+        if not self._is_empty:
+            self._body.close()
+        if not self._fields.has_file:
+            raise no_file()
+        return iter(())
 
 
 class _Fields:
@@ -255,9 +315,9 @@ class _Fields:
 
 
 def _clean_name(name: str) -> str:
-    """The name without directories, control and format characters, at most 255 characters long."""
-    base = name.replace("\\", "/").rpartition("/")[2]
-    return "".join(char for char in base if unicodedata.category(char)[0] != "C")[:255]
+    """The name without directories, control and format characters and line ends, at most 255 characters long."""
+    base = name.replace("\\", "/").rpartition("/")[2][:_MAX_RAW_NAME]
+    return "".join(char for char in base if unicodedata.category(char) not in _UNPRINTABLE)[:255]
 
 
 def _too_large(reason: Reason, what: str, setting: str, limit: int) -> ServiceError:

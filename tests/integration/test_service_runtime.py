@@ -1,0 +1,436 @@
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.api import httpbody_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from structlog.testing import capture_logs
+
+from deploy.local.keys import AUDIENCE, ISSUER, DevelopmentKey, development_key
+from ris.pacs.v1 import study_service_pb2, study_service_pb2_grpc, upload_service_pb2, upload_service_pb2_grpc
+from service_runtime import interceptor
+from service_runtime.server import Service, serve
+from service_runtime.settings import RuntimeSettings
+from tests.integration.runtime_service import FORBIDDEN, SECRET, Parts
+
+USER = uuid.UUID(int=7)
+MIB = 1024 * 1024
+HTTP = (("x-envoy-original-path", "/api/v1/dicom/upload"),)
+HTTP2 = (*HTTP, ("x-client-protocol", "HTTP/2"))
+
+
+class Running:
+    """A service of the test's own, served in this process over a real socket."""
+
+    def __init__(self, parts: Parts, port: int, key: DevelopmentKey) -> None:
+        self.parts = parts
+        self.address = f"127.0.0.1:{port}"
+        self.token = (("authorization", f"Bearer {key.sign(str(USER))}"),)
+        self.forbidden = (("authorization", f"Bearer {key.sign(str(FORBIDDEN))}"),)
+        options = (("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1))
+        self.channel = grpc.aio.insecure_channel(self.address, options=options)
+        self.studies = study_service_pb2_grpc.StudyServiceStub(self.channel)
+        self.uploads = upload_service_pb2_grpc.UploadServiceStub(self.channel)
+        self.health = health_pb2_grpc.HealthStub(self.channel)
+
+    async def get_study(self, uid: str = "", *, metadata: Iterable[tuple[str, str]] | None = None) -> Any:
+        """GetStudy, with a good token where no metadata is given."""
+        request = study_service_pb2.GetStudyRequest(study_uid=uid)
+        return await self.studies.GetStudy(request, metadata=tuple(metadata or self.token), timeout=20)
+
+    async def status(self, service: str = "") -> str:
+        """What health checking says."""
+        answer = await self.health.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+        return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+
+
+@asynccontextmanager
+async def running(folder: Path, *, ready: bool = True, **changes: Any) -> AsyncIterator[Running]:
+    """A running service with these settings."""
+    key = development_key(folder)
+    settings = RuntimeSettings(
+        auth_issuer=ISSUER,
+        auth_audience=AUDIENCE,
+        auth_jwks=str(key.jwks),
+        readiness_interval_seconds=0.05,
+        **changes,
+    )
+    parts = Parts(settings)
+    parts.ready = ready
+
+    @asynccontextmanager
+    async def build(_: RuntimeSettings) -> AsyncIterator[Service]:
+        yield parts.service()
+
+    port = asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(serve("127.0.0.1:0", settings, build, started=port.set_result))
+    try:
+        one = Running(parts, await port, key)
+        async with one.channel:
+            yield one
+    finally:
+        serving.cancel()
+        with suppress(asyncio.CancelledError):
+            await serving
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Running]:
+    """A running service with the usual settings."""
+    async with running(tmp_path) as one:
+        yield one
+
+
+def details_of(error: grpc.aio.AioRpcError) -> dict[str, Any]:
+    """The details of an error's google.rpc.Status, by their type."""
+    trailing = dict(error.trailing_metadata() or ())
+    status = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
+    assert status.code == error.code().value[0]
+    found: dict[str, Any] = {}
+    for detail in status.details:
+        for kind in (
+            error_details_pb2.ErrorInfo,
+            error_details_pb2.BadRequest,
+            error_details_pb2.ResourceInfo,
+            error_details_pb2.RetryInfo,
+        ):
+            message = kind()
+            if detail.Unpack(message):
+                found[kind.DESCRIPTOR.name] = message
+    return found
+
+
+async def error_of(call: Any) -> grpc.aio.AioRpcError:
+    """The error that a call ends with."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value
+
+
+def upload(data: bytes = b"", **fields: Any) -> upload_service_pb2.UploadRequest:
+    """One message of an upload."""
+    return upload_service_pb2.UploadRequest(file=httpbody_pb2.HttpBody(data=data), **fields)
+
+
+def one_of_many(data: bytes = b"", **fields: Any) -> upload_service_pb2.UploadMultipleRequest:
+    """One message of an upload of several files."""
+    return upload_service_pb2.UploadMultipleRequest(file=httpbody_pb2.HttpBody(data=data), **fields)
+
+
+async def until(holds: Callable[[], Any], *, seconds: float = 5) -> None:
+    """Waits until something holds."""
+    async with asyncio.timeout(seconds):
+        while not holds():  # noqa: ASYNC110 - what is waited for tells nobody
+            await asyncio.sleep(0.01)
+
+
+async def until_status(service: Running, expected: str, name: str = "") -> None:
+    """Waits until health checking says this."""
+    async with asyncio.timeout(5):
+        while await service.status(name) != expected:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.02)
+
+
+# --- who calls, and what the caller is told
+
+
+async def test_good_token_reaches_the_servicer_as_the_caller(service: Running) -> None:
+    """The servicer learns from the token who calls."""
+    assert (await service.get_study()).study.patient_id == str(USER)
+
+
+async def test_calls_without_a_good_token_are_refused_with_their_reason(service: Running) -> None:
+    """No token, a bad one, and a user who may not: each is told by its own status and reason."""
+    for metadata, code, reason in (
+        ((("x", "y"),), grpc.StatusCode.UNAUTHENTICATED, "TOKEN_MISSING"),
+        ((("authorization", "Bearer x.y.z"),), grpc.StatusCode.UNAUTHENTICATED, "TOKEN_INVALID"),
+        (service.forbidden, grpc.StatusCode.PERMISSION_DENIED, "USER_NOT_ALLOWED"),
+    ):
+        error = await error_of(service.get_study(metadata=metadata))
+        assert error.code() is code
+        assert details_of(error)["ErrorInfo"].reason == reason
+
+
+async def test_public_method_health_and_reflection_need_no_token(service: Running) -> None:
+    """What is public, health checking and reflection answer without a token."""
+    await service.studies.ListStudies(study_service_pb2.ListStudiesRequest())
+    assert await service.status() in {"SERVING", "NOT_SERVING"}
+    stub = reflection_pb2_grpc.ServerReflectionStub(service.channel)
+    ask = reflection_pb2.ServerReflectionRequest(list_services="")
+    answers = [answer async for answer in stub.ServerReflectionInfo(iter([ask]))]
+    names = {one.name for one in answers[0].list_services_response.service}
+    assert {"ris.pacs.v1.StudyService", "ris.pacs.v1.UploadService", "grpc.health.v1.Health"} <= names
+
+
+async def test_request_id_is_the_callers_or_made_and_comes_back_in_errors(service: Running) -> None:
+    """An error carries the request id that the caller gave, or, where that is none or no good, a new one."""
+    given = (*service.token, ("x-request-id", "abc-1"))
+    assert details_of(await error_of(service.get_study("defect", metadata=given)))["ErrorInfo"].metadata == {
+        "request_id": "abc-1"
+    }
+    for bad in ("x" * 65, "a b", "<script>"):
+        error = await error_of(service.get_study("defect", metadata=(*service.token, ("x-request-id", bad))))
+        assert uuid.UUID(details_of(error)["ErrorInfo"].metadata["request_id"])
+
+
+async def test_service_error_comes_with_all_its_details(service: Running) -> None:
+    """Message, reason, resource and retry delay of an error reach the client, its cause's text does not."""
+    error = await error_of(service.get_study("absent:1.2.3"))
+    assert (error.code(), error.details()) == (grpc.StatusCode.NOT_FOUND, "No such study.")
+    assert details_of(error)["ResourceInfo"].resource_name == "1.2.3"
+    error = await error_of(service.get_study("caused"))
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert details_of(error)["RetryInfo"].retry_delay.ToMilliseconds() == 1500
+    assert SECRET not in repr(error)
+
+
+async def test_error_with_very_many_violations_arrives(service: Running) -> None:
+    """However many values are wrong, and however long their names, the error stays small enough to be received."""
+    error = await error_of(service.get_study("invalid"))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert len(details_of(error)["BadRequest"].field_violations) >= 3
+    size = sum(len(key) + len(value) for key, value in error.trailing_metadata() or ())
+    assert size + len(error.details() or "") < 6 * 1024
+
+
+async def test_defect_is_internal_without_its_text(service: Running) -> None:
+    """An exception nobody foresaw ends the call with INTERNAL_ERROR, and its text reaches neither client nor log."""
+    with capture_logs() as logs:
+        error = await error_of(service.get_study("defect"))
+    assert error.code() is grpc.StatusCode.INTERNAL
+    assert details_of(error)["ErrorInfo"].reason == "INTERNAL_ERROR"
+    assert SECRET not in repr(error) + repr(error.trailing_metadata()) + repr(logs)
+    assert next(entry for entry in logs if entry["event"] == "defect")["error"] == ["RuntimeError"]
+
+
+async def test_defect_in_mid_stream_is_internal_without_its_text(service: Running) -> None:
+    """The same holds when a response stream breaks after it began: what was sent arrives, then the error."""
+    call = service.uploads.UploadMultiple(iter([one_of_many(b"ab", patient_match="defect")]), metadata=service.token)
+    assert (await call.read()).message == "2"
+    with capture_logs() as logs:
+        error = await error_of(call.read())
+    assert error.code() is grpc.StatusCode.INTERNAL
+    assert details_of(error)["ErrorInfo"].reason == "INTERNAL_ERROR"
+    assert SECRET not in repr(error) + repr(error.trailing_metadata()) + repr(logs)
+    assert service.parts.uploads.notes == ["closed after 1"]
+
+
+async def test_call_is_logged_with_method_outcome_and_user_and_no_patient_data(service: Running) -> None:
+    """Each call leaves one line: what, how it ended, for whom, under which request id; nothing of its content."""
+    with capture_logs() as logs:
+        await service.get_study("Jones", metadata=(*service.token, ("x-request-id", "r1")))
+        await error_of(service.get_study("absent:Jones"))
+        await error_of(service.get_study(metadata=(("x", "y"),)))
+        await error_of(service.get_study("abort"))
+    lines = [entry for entry in logs if entry["event"] == "call"]
+    assert {line["method"] for line in lines} == {"/ris.pacs.v1.StudyService/GetStudy"}
+    assert [(line["outcome"], line.get("reason"), line.get("user_id")) for line in lines] == [
+        ("OK", None, str(USER)),
+        ("NOT_FOUND", "STUDY_NOT_FOUND", str(USER)),
+        ("UNAUTHENTICATED", "TOKEN_MISSING", None),
+        ("UNKNOWN", None, str(USER)),
+    ]
+    assert "Jones" not in repr(logs)
+    assert "Indiana" not in repr(logs)
+
+
+async def test_unknown_method_is_unimplemented(service: Running) -> None:
+    """A method that nobody serves is UNIMPLEMENTED."""
+    error = await error_of(service.channel.unary_unary("/ris.pacs.v1.StudyService/Nothing")(b""))
+    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+# --- too many calls
+
+
+async def test_calls_too_many_are_told_so_while_health_still_answers(tmp_path: Path) -> None:
+    """Beyond MAX_CONCURRENT_RPCS a call is refused with OVERLOADED and a delay; the running ones and health go on."""
+    async with running(tmp_path, max_concurrent_rpcs=2) as service:
+        slow = [asyncio.ensure_future(service.get_study("sleep:0.5")) for _ in range(2)]
+        await asyncio.sleep(0.2)
+        error = await error_of(service.get_study())
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert details_of(error)["ErrorInfo"].reason == "OVERLOADED"
+        assert details_of(error)["RetryInfo"].retry_delay.seconds > 0
+        await service.status()
+        await asyncio.gather(*slow)
+        await service.get_study()
+
+
+# --- uploads
+
+
+@pytest.mark.parametrize("metadata", [(), HTTP, HTTP2])
+async def test_upload_is_read_whole(service: Running, metadata: tuple[tuple[str, str], ...]) -> None:
+    """A file of many messages arrives whole, by gRPC and from either HTTP."""
+    pieces = [upload(b"x" * 100_000) for _ in range(50)]
+    answer = await service.uploads.Upload(iter(pieces), metadata=(*service.token, *metadata))
+    assert answer.message == "5000000"
+
+
+async def test_stream_of_no_message_is_no_file(service: Running) -> None:
+    """A request stream without a message gets an error that says what is missing."""
+    error = await error_of(service.uploads.Upload(iter(()), metadata=service.token))
+    assert details_of(error)["ErrorInfo"].reason == "FILE_FIELD_MISSING"
+
+
+async def test_declared_length_over_the_limit_is_refused_with_413(tmp_path: Path) -> None:
+    """The Content-Length that Envoy passes on is held to the limit, and the error carries its HTTP status."""
+    async with running(tmp_path, max_upload_size_mb=1) as service:
+        metadata = (*service.token, ("x-content-length", str(MIB + 1)))
+        error = await error_of(service.uploads.Upload(iter([upload(b"x")]), metadata=metadata))
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert details_of(error)["ErrorInfo"].reason == "UPLOAD_TOO_LARGE"
+        assert dict(error.trailing_metadata() or ())["x-http-status"] == "413"
+
+
+async def test_message_over_the_size_that_grpc_takes_is_refused_and_never_a_whole_file(service: Running) -> None:
+    """A message of more than 4 MiB ends the call with RESOURCE_EXHAUSTED; what came before is not taken for a file."""
+
+    def pieces() -> Iterable[upload_service_pb2.UploadRequest]:
+        yield upload(b"x" * 1000)
+        yield upload(b"x" * 5 * MIB)
+
+    for _ in range(20):
+        error = await error_of(service.uploads.Upload(iter(pieces()), metadata=service.token))
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    await until(lambda: len(service.parts.uploads.notes) == 20)
+    assert set(service.parts.uploads.notes) == {"cancelled"}
+
+
+async def test_client_that_goes_away_in_mid_upload_never_leaves_a_whole_file(service: Running) -> None:
+    """An upload that its client breaks off, or that runs into its deadline, is cancelled, and not taken for a file."""
+    for _ in range(100):
+        call = service.uploads.Upload(metadata=service.token)
+        await call.write(upload(b"x" * 1000))
+        await asyncio.sleep(0.003)
+        call.cancel()
+    for _ in range(20):
+        call = service.uploads.Upload(metadata=service.token, timeout=0.03)
+        await call.write(upload(b"x" * 1000))
+        await asyncio.wait([asyncio.ensure_future(call.code())])
+    await asyncio.sleep(0.5)
+    assert service.parts.uploads.notes
+    assert set(service.parts.uploads.notes) == {"cancelled"}
+
+
+async def test_call_cancelled_while_it_answers_closes_its_generator(service: Running) -> None:
+    """A response stream that its client breaks off is closed at once, and logged as cancelled."""
+    with capture_logs() as logs:
+        call = service.uploads.UploadMultiple(iter([one_of_many(b"a", patient_match="flood")]), metadata=service.token)
+        for _ in range(3):
+            await call.read()
+        call.cancel()
+        await until(lambda: service.parts.uploads.notes == ["closed after 1"])
+        await until(lambda: [entry for entry in logs if entry["event"] == "call"])
+    assert [entry["outcome"] for entry in logs if entry["event"] in {"call", "defect"}] == ["CANCELLED"]
+
+
+async def test_answer_before_the_end_of_the_upload_reaches_a_grpc_client(service: Running) -> None:
+    """A client that still sends gets the answer as soon as there is one."""
+
+    async def endless() -> AsyncIterator[upload_service_pb2.UploadRequest]:
+        while True:
+            yield upload(b"x" * 1000, patient_match="answer early")
+            await asyncio.sleep(0.01)
+
+    async with asyncio.timeout(3):
+        assert (await service.uploads.Upload(endless(), metadata=service.token)).message == "early"
+
+
+@pytest.mark.parametrize("what", ["answer early", "refuse early"])
+async def test_rest_of_an_upload_is_drained_for_http2(service: Running, what: str) -> None:
+    """For an HTTP/2 client the rest of an upload that nobody wants is read before the answer goes out."""
+    sent = 0
+
+    async def pieces() -> AsyncIterator[upload_service_pb2.UploadRequest]:
+        nonlocal sent
+        for _ in range(300):
+            yield upload(b"x" * 100_000, patient_match=what)
+            sent += 1
+
+    call = service.uploads.Upload(pieces(), metadata=(*service.token, *HTTP2))
+    assert await call.code() is (grpc.StatusCode.OK if what == "answer early" else grpc.StatusCode.INVALID_ARGUMENT)
+    assert sent == 300
+
+
+async def test_draining_ends_for_a_client_that_never_does(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of an upload is read only so long, when it trickles, and only so far, when it floods."""
+
+    async def endless(pause: float, size: int) -> AsyncIterator[upload_service_pb2.UploadRequest]:
+        while True:
+            yield upload(b"x" * size, patient_match="refuse early")
+            await asyncio.sleep(pause)
+
+    monkeypatch.setattr(interceptor, "_DRAIN_SECONDS", 0.3)
+    started = asyncio.get_running_loop().time()
+    error = await error_of(service.uploads.Upload(endless(0.01, 1), metadata=(*service.token, *HTTP2)))
+    assert details_of(error)["ErrorInfo"].reason == "NOT_DICOM"
+    assert 0.25 < asyncio.get_running_loop().time() - started < 3
+
+    monkeypatch.setattr(interceptor, "_DRAIN_SECONDS", 60)
+    monkeypatch.setattr(interceptor, "_DRAIN_BYTES", 4 * MIB)
+    async with asyncio.timeout(10):
+        error = await error_of(service.uploads.Upload(endless(0, 100_000), metadata=(*service.token, *HTTP2)))
+    assert details_of(error)["ErrorInfo"].reason == "NOT_DICOM"
+
+
+async def test_call_cancelled_while_it_is_drained_ends(service: Running) -> None:
+    """A client that goes away while the rest of its upload is read leaves no call behind."""
+    with capture_logs() as logs:
+        call = service.uploads.Upload(metadata=(*service.token, *HTTP2))
+        await call.write(upload(b"x", patient_match="refuse early"))
+        await asyncio.sleep(0.1)
+        call.cancel()
+        await until(lambda: [entry for entry in logs if entry["event"] == "call"])
+
+
+async def test_stalled_upload_is_told_so(tmp_path: Path) -> None:
+    """An upload of which nothing comes for UPLOAD_IDLE_SECONDS ends with UPLOAD_STALLED."""
+    async with running(tmp_path, upload_idle_seconds=0.1) as service:
+        call = service.uploads.Upload(metadata=service.token)
+        await call.write(upload(b"x"))
+        error = await error_of(call)
+        assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert details_of(error)["ErrorInfo"].reason == "UPLOAD_STALLED"
+
+
+# --- health
+
+
+async def test_health_says_not_serving_until_ready_and_follows_readiness(tmp_path: Path) -> None:
+    """Health is NOT_SERVING from the first moment, then what `ready` says, for the process and each service."""
+    async with running(tmp_path, ready=False) as service:
+        for name in ("", "ris.pacs.v1.StudyService", "ris.pacs.v1.UploadService"):
+            assert await service.status(name) == "NOT_SERVING"
+        for ready, expected in ((True, "SERVING"), (False, "NOT_SERVING"), (True, "SERVING")):
+            service.parts.ready = ready
+            await until_status(service, expected)
+            await until_status(service, expected, "ris.pacs.v1.StudyService")
+
+
+async def test_readiness_that_fails_or_hangs_is_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A readiness check that raises or takes too long counts as no."""
+    monkeypatch.setattr("service_runtime.server._READY_TIMEOUT_SECONDS", 0.1)
+    async with running(tmp_path) as service:
+        for breaks in (_fails, _hangs):
+            service.parts.is_ready = lambda: asyncio.sleep(0, True)  # type: ignore[method-assign]
+            await until_status(service, "SERVING")
+            service.parts.is_ready = breaks  # type: ignore[method-assign]
+            await until_status(service, "NOT_SERVING")
+
+
+async def _fails() -> bool:
+    raise RuntimeError(SECRET)
+
+
+async def _hangs() -> bool:
+    await asyncio.sleep(60)
+    return True
