@@ -22,25 +22,26 @@ from deploy.local.seed import seed
 from deploy.local.stack import Existing, Keep, Stack
 
 STATE = ROOT / ".run"
-KEYS = STATE / "keys"
 
 
 def main() -> int:
     """Runs what the command line asks for; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m deploy.local", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("up", help="run the stack in the foreground until Ctrl-C")
+    up_parser = commands.add_parser("up", help="run the stack in the foreground until Ctrl-C")
     commands.add_parser("demo", help="run a stack to throw away, show the main job on it, stop")
     token = commands.add_parser("token", help="print a token for a demo user")
     token.add_argument("--role", default="radiologist", choices=[user.role for user in USERS])
+    for command in (up_parser, token):
+        command.add_argument("--state", type=Path, default=STATE, help="the folder that is kept (default: .run)")
     arguments = parser.parse_args()
     try:
         match arguments.command:
             case "token":
-                print(development_key(KEYS).sign(user_with_role(arguments.role).id))
+                print(development_key(_keys(arguments.state)).sign(user_with_role(arguments.role).id))
                 return 0
             case "up":
-                return asyncio.run(_until_signal(up(), status=0))
+                return asyncio.run(_until_signal(up(arguments.state), status=0))
             case _:
                 # A demo that was broken off has shown nothing; 130 is what shells say of Ctrl-C.
                 return asyncio.run(_until_signal(demo(), status=130))
@@ -49,19 +50,23 @@ def main() -> int:
         return 1
 
 
-async def up() -> int:
-    """Runs the stack with its state in .run/ until it is told to stop, or a part dies."""
+def _keys(state: Path) -> Path:
+    return state / "keys"
+
+
+async def up(state: Path) -> int:
+    """Runs the stack with its state in a folder until it is told to stop, or a part dies."""
     ports = _ports_from_environment()
     existing = Existing.from_environment()
-    with _only_one():
+    with _only_one(state):
         for field in fields(ports):
             # An Orthanc that is there already has every right to its port.
             if field.name != "orthanc" or existing.orthanc is None:
                 expect_free(field.name, getattr(ports, field.name), _port_setting(field.name))
-        shutil.rmtree(STATE / "logs", ignore_errors=True)
+        shutil.rmtree(state / "logs", ignore_errors=True)
         settings = {"envoy": {"CORS_ORIGINS": os.environ.get("CORS_ORIGINS", "http://localhost:3000")}}
         async with Stack(
-            STATE, ports=ports, existing=existing, keep=Keep(KEYS), settings=settings, report=print
+            state, ports=ports, existing=existing, keep=Keep(_keys(state)), settings=settings, report=print
         ) as stack:
             if existing.database_url is None:
                 await seed(stack)
@@ -112,10 +117,10 @@ async def _until_signal(work: Coroutine[None, None, int], *, status: int) -> int
 
 
 @contextlib.contextmanager
-def _only_one() -> Iterator[None]:
+def _only_one(state: Path) -> Iterator[None]:
     """Two runners must not share one database."""
-    STATE.mkdir(exist_ok=True)
-    with (STATE / "lock").open("w") as lock:
+    state.mkdir(parents=True, exist_ok=True)
+    with (state / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

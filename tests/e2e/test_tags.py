@@ -1,0 +1,127 @@
+"""tag_service through Envoy: reading, checking and editing files over HTTP."""
+
+import hashlib
+import io
+from pathlib import Path
+
+import httpx
+import pytest
+from pydicom import dcmread
+
+from tests.e2e.client import API, Client, expect_error, form, violations
+from tests.files import fresh_file, sample_bytes
+
+
+async def post(client: Client, method: str, content: bytes, **params: str) -> httpx.Response:
+    """The answer to one file as a form."""
+    return await client.send("POST", f"{API}/{method}", params=params, files=form(("x.dcm", content)))
+
+
+async def test_tags_are_read(client: Client) -> None:
+    """read-tags gives the 20 attributes by their keywords."""
+    answer = await post(client, "read-tags", sample_bytes("CT_small.dcm"))
+    assert answer.status_code == 200, answer.text
+    tags = answer.json()["tags"]
+    expected = dcmread(io.BytesIO(sample_bytes("CT_small.dcm")))
+    assert len(tags) == 20
+    for keyword, value in tags.items():
+        assert value == str(expected.get(keyword, "")), keyword
+
+
+async def test_all_tags_are_read_as_dicom_json(client: Client) -> None:
+    """read-all-tags gives the DICOM JSON model, as pydicom writes it, without bulk."""
+    answer = await post(client, "read-all-tags", sample_bytes("CT_small.dcm"))
+    assert answer.headers["content-type"] == "application/dicom+json"
+    found = answer.json()
+    data_set = dcmread(io.BytesIO(sample_bytes("CT_small.dcm")))
+    expected = data_set.to_json_dict()
+    assert "Value" not in found["7FE00010"]
+    assert "InlineBinary" not in found["7FE00010"]
+    for tag in ("00080005", "00080018", "00100010", "00100020", "00180050", "00280010", "00280030"):
+        assert found[tag] == expected[tag], tag
+
+
+@pytest.mark.parametrize("name", ["CT_small.dcm", "MR_small_bigendian.dcm", "MR_small_RLE.dcm", "image_dfl.dcm"])
+async def test_an_edited_file_differs_in_the_edits_only(client: Client, name: str, tmp_path: Path) -> None:
+    """modify-tags gives a file back that a reader finds changed as asked, its pixels untouched."""
+    content = sample_bytes(name)
+    answer = await post(
+        client, "modify-tags", content, PatientID="MRN9", StudyDescription="Neu: Schädel", remove_private_tags="true"
+    )
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "application/dicom"
+    assert "filename" in answer.headers["content-disposition"]
+    assert int(answer.headers["x-file-size"]) == len(answer.content)
+    assert answer.headers["x-file-sha256"] == hashlib.sha256(answer.content).hexdigest()
+    path = tmp_path / "out.dcm"
+    path.write_bytes(answer.content)
+    before, after = dcmread(io.BytesIO(content)), dcmread(path)
+    assert after.PatientID == "MRN9"
+    assert after.StudyDescription == "Neu: Schädel"
+    assert after.PixelData == before.PixelData
+    assert not any(element.tag.is_private for element in after)
+    assert after.file_meta.TransferSyntaxUID == before.file_meta.TransferSyntaxUID
+
+
+async def test_a_file_is_judged(client: Client) -> None:
+    """A file is told what it is; one that is no DICOM is an answer, not an error."""
+    verdict = (await post(client, "validate", sample_bytes("MR_small_RLE.dcm"))).json()
+    assert verdict["is_dicom"] is True
+    assert verdict["is_valid"] is True
+    assert verdict["TransferSyntaxUID"] == "1.2.840.10008.1.2.5"
+    assert verdict["transfer_syntax_name"] == "RLE Lossless"
+    assert verdict["SOPClassUID"] == "1.2.840.10008.5.1.4.1.1.4"
+    assert verdict["sop_class_name"] == "MR Image Storage"
+    assert verdict["Modality"] == "MR"
+    assert verdict["has_pixel_data"] is True
+    assert int(verdict["size_bytes"]) == len(sample_bytes("MR_small_RLE.dcm"))
+
+    text = (await post(client, "validate", b"Dear colleague")).json()
+    assert (text["is_dicom"], text["is_valid"]) == (False, False)
+    assert text["problems"][0]["code"] == "NOT_DICOM"
+    cut = (await post(client, "validate", sample_bytes("CT_small.dcm")[:-10])).json()
+    assert (cut["is_dicom"], cut["is_valid"]) == (True, False)
+    assert "TRUNCATED_FILE" in [problem["code"] for problem in cut["problems"]]
+
+
+@pytest.mark.parametrize(
+    ("params", "field"),
+    [
+        ({"PatientBirthDate": "1.1.2000"}, "PatientBirthDate"),
+        ({"StudyDate": "20231301"}, "StudyDate"),
+        ({"AccessionNumber": "x" * 17}, "AccessionNumber"),
+        ({"PatientSex": "female"}, "PatientSex"),
+        ({"set": "Rows=many"}, "set[0]"),
+        ({"set": "NoSuchThing=1"}, "set[0]"),
+        ({"set": "StudyID"}, "set[0]"),
+        ({"remove": "Nothing"}, "remove[0]"),
+    ],
+)
+async def test_a_value_that_does_not_fit_is_named(client: Client, params: dict[str, str], field: str) -> None:
+    """A value that breaks its VR is refused by the name of its field, and never quoted."""
+    body = expect_error(await post(client, "modify-tags", sample_bytes("CT_small.dcm"), **params), 400, "INVALID_FIELD")
+    assert list(violations(body)) == [field]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"remove": "StudyInstanceUID"}, {"remove": "PatientID"}, {"PatientID": ""}, {"set": "SOPInstanceUID=1.2"}],
+)
+async def test_an_edit_that_would_lose_an_identifier_is_refused(client: Client, params: dict[str, str]) -> None:
+    """Identifiers are not removed, and UIDs not replaced without `force`."""
+    answer = await post(client, "modify-tags", sample_bytes("CT_small.dcm"), **params)
+    expect_error(answer, 400, "EDIT_REFUSED")
+
+
+async def test_a_cut_file_is_never_given_back_as_whole(client: Client) -> None:
+    """A file that is cut short is an error of every method, and no bytes come back."""
+    content = fresh_file().content[:-1]
+    expect_error(await post(client, "modify-tags", content, PatientID="X"), 400, "TRUNCATED_FILE")
+    expect_error(await post(client, "read-all-tags", content), 400, "TRUNCATED_FILE")
+    expect_error(await post(client, "read-tags", content[:500]), 400, "TRUNCATED_FILE")
+
+
+async def test_every_viewer_may_use_the_tag_service(client: Client, stack) -> None:
+    """A good token is enough."""
+    viewer = client.with_token(stack.token(role="viewer"))
+    assert (await post(viewer, "read-tags", sample_bytes("CT_small.dcm"))).status_code == 200
