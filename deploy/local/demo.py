@@ -143,11 +143,11 @@ async def _find(shown: Transcript, study: str) -> None:
     listed = (await shown.send("GET", f"{API}/studies", params={"limit": 10})).json()
     uids = [entry["StudyInstanceUID"] for entry in listed["studies"]]
     shown.expect("the uploaded one is listed", study in uids, wanted=True)
-    got = (await shown.send("GET", f"{API}/studies/{study}")).json()
+    got = (await shown.send("GET", f"{API}/studies/{study}")).json()["study"]
     shown.expect("patient in the RIS", got["patient_full_name"], CT_PATIENT.full_name)
     shown.expect("order in the RIS", got["order_id"], CT_ORDER.id)
     shown.expect("series", len(got["series"]), 1)
-    got = (await shown.send("GET", f"{API}/studies/accession/{CT_ORDER.accession_number}")).json()
+    got = (await shown.send("GET", f"{API}/studies/accession/{CT_ORDER.accession_number}")).json()["study"]
     shown.expect("StudyInstanceUID", got["StudyInstanceUID"], study)
     for patient in (CT_PATIENT, MR_PATIENT):
         theirs = (await shown.send("GET", f"{API}/studies/patient/{patient.id}")).json()
