@@ -72,7 +72,7 @@ class DicomFile:
     `preamble` is its 128 bytes, b"" where there is none. `meta` is group 0002, always explicit VR little endian save
     in odd files, empty where it is missing. `transfer_syntax_uid` is (0002,0010), or what was taken for it where the
     file does not say. `explicit` and `little_endian` are how the data set is in fact encoded. `elements` is the data
-    set. `trailing` is what follows it: zeros, or the NUL that pads a deflated data set. `problems` were noticed on the
+    set. `trailing` is what follows it: zeros, or what pads a deflated data set. `problems` were noticed on the
     way; duplicates and tags out of order among them.
     """
 

@@ -30,7 +30,8 @@ def corrected(start: bytes, declared: Encoding) -> Encoding:
     if not declared.explicit and explicit:
         # The same bytes as an implicit length would mean a first element of more than a gigabyte.
         return EXPLICIT_LE if little else EXPLICIT_BE
-    if declared.explicit and not explicit and _number(start[4:8], little=little) <= LOOKAHEAD_BYTES:
+    length = _number(start[4:8], little=little)
+    if declared.explicit and not explicit and (length <= LOOKAHEAD_BYTES or length == UNDEFINED_LENGTH):
         return IMPLICIT_LE if little else IMPLICIT_BE
     if little is not declared.little_endian:
         return Encoding(explicit=declared.explicit, little_endian=little)

@@ -63,6 +63,7 @@ _META_GROUP: Final = b"\x02\x00"
 # Tags from here on are items and delimiters.
 _DELIMITERS: Final = 0xFFFE0000
 _MAX_PATH_STEPS: Final = 8
+_GZIP_TRAILER_BYTES: Final = 8
 
 _VRS: Final = frozenset(vr.encode() for vr in VRS)
 _FRAGMENT_VRS: Final = BULK_VRS - {"UN"}
@@ -444,27 +445,28 @@ class Tokenizer:
             position = yield from self._chunks(tag, 8, length)
 
     def _tail(self) -> _Steps:
-        """What follows the data set: zeros that pad it, else the file is broken."""
+        """What follows the data set: a little that pads it, else the file is broken."""
         offset = self._base
-        zeros = yield from self._zeros()
+        extra = yield from self._padding(0)
         if self._inflater is not None:
             if not self._inflater.ended:
                 raise self._truncated(0, offset)
-            # A deflated data set of odd length is padded with one NUL (PS3.5 A.5).
+            # Its own end mark ends a deflated data set. One NUL may pad it (PS3.5 A.5), some writers leave the
+            # trailer of gzip (RFC 1952 2.3.1) there.
             self._incoming, self._inflater = self._inflater.rest(), None
-            zeros += max(0, (yield from self._zeros()) - 1)
-        if zeros:
-            self.note(ProblemCode.TRAILING_BYTES, f"{zeros} zero bytes follow the data set at offset {offset}.")
+            extra += max(0, (yield from self._padding(_GZIP_TRAILER_BYTES)) - 1)
+        if extra:
+            self.note(ProblemCode.TRAILING_BYTES, f"Bytes that are no element follow the data set at offset {offset}.")
 
-    def _zeros(self) -> Generator[Token | None, None, int]:
-        """Reads on to the end; gives how many bytes that were, all of them zero."""
+    def _padding(self, allowed: int) -> Generator[Token | None, None, int]:
+        """Reads on to the end; gives how many bytes that were. More than `allowed` of them have to be zero."""
         count = 0
         buffer = yield from self._fill(0, 1)
         while buffer:
-            if buffer.strip(b"\0"):
+            count += len(buffer)
+            if buffer.strip(b"\0") and count > allowed:
                 raise self._malformed(0, self._base, "bytes that are no element follow the data set")
             yield (TRAILING, 0, "", b"", buffer, self._base)
-            count += len(buffer)
             buffer = yield from self._fill(len(buffer), 1)
         return count
 

@@ -1,0 +1,19 @@
+"""Values as text, without their padding."""
+
+from typing import Final
+
+from tag_service.domain.charset import DEFAULT, TEXT_VRS, Charsets, Decoded, decode
+from tag_service.domain.vr import SINGLE_VALUED_VRS
+
+_PADDING: Final = " \0"
+
+
+def text_of(value: bytes, vr: str, charsets: Charsets) -> Decoded:
+    """The text of a value of a text VR; several values are joined by a backslash (PS3.5 6.2)."""
+    decoded = decode(value, charsets if vr in TEXT_VRS else DEFAULT, vr)
+    if vr in SINGLE_VALUED_VRS:
+        # Leading spaces count in these (PS3.5 6.2).
+        return Decoded(decoded.text.rstrip(_PADDING), decoded.exact)
+    if "\\" not in decoded.text:
+        return Decoded(decoded.text.strip(_PADDING), decoded.exact)
+    return Decoded("\\".join(part.strip(_PADDING) for part in decoded.text.split("\\")), decoded.exact)
