@@ -43,7 +43,7 @@ class Fields:
 
     def uuid(self, field: str, value: str) -> UUID:
         """A UUID that must be there."""
-        if not is_uuid(value):
+        if not _UUID.fullmatch(value):
             self.wrong(field, "must be a UUID, such as 123e4567-e89b-42d3-a456-426614174000")
             return NIL
         return UUID(value)
@@ -119,11 +119,6 @@ class Fields:
         """How many entries a list has."""
         if not 1 <= number <= at_most:
             self.wrong(field, f"must have 1 to {at_most} entries")
-
-
-def is_uuid(value: str) -> bool:
-    """Whether it has the canonical form of a UUID."""
-    return _UUID.fullmatch(value) is not None
 
 
 def _is_day(value: str, form: str) -> bool:

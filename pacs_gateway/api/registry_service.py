@@ -6,7 +6,7 @@ from grpc.aio import ServicerContext
 
 from pacs_gateway.api.fields import Fields
 from pacs_gateway.api.mapping import order_to_proto, patient_to_proto, user_to_proto
-from pacs_gateway.api.paging import is_id_place, next_page_token, page_request
+from pacs_gateway.api.paging import next_page_token, page_request
 from pacs_gateway.domain.registry import OrderEntry, PatientEntry, Role, UserEntry
 from pacs_gateway.use_cases.registry import Registry
 from ris.pacs.v1 import registry_service_pb2, registry_service_pb2_grpc
@@ -59,7 +59,7 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
     ) -> registry_service_pb2.ListPatientsResponse:
         """Lists patients."""
         fields = Fields()
-        page = page_request(fields, request, is_id_place)
+        page = page_request(fields, request)
         mrn = fields.optional_exact("mrn", request.mrn)
         fields.expect_valid()
         found = await self._registry.page_of_patients(page, mrn=mrn)
@@ -100,7 +100,7 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
     ) -> registry_service_pb2.ListOrdersResponse:
         """Lists orders."""
         fields = Fields()
-        page = page_request(fields, request, is_id_place)
+        page = page_request(fields, request)
         patient_id = fields.optional_uuid("patient_id", request.patient_id)
         number = fields.optional_exact("accession_number", request.accession_number, max_length=_MAX_ACCESSION_NUMBER)
         status = fields.text("status", request.status, max_length=_MAX_STATUS) if request.status else None
@@ -143,7 +143,7 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
     ) -> registry_service_pb2.ListUsersResponse:
         """Lists users."""
         fields = Fields()
-        page = page_request(fields, request, is_id_place)
+        page = page_request(fields, request)
         username = fields.text("username", request.username, max_length=_MAX_USERNAME) if request.username else None
         fields.expect_valid()
         found = await self._registry.page_of_users(page, username=username)

@@ -7,7 +7,7 @@ from grpc.aio import ServicerContext
 
 from pacs_gateway.api.fields import Fields
 from pacs_gateway.api.mapping import study_to_proto
-from pacs_gateway.api.paging import is_study_place, next_page_token, page_request
+from pacs_gateway.api.paging import next_page_token, page_request
 from pacs_gateway.domain.study import StudyFilter, StudyKey, StudyOrder
 from pacs_gateway.use_cases.deletions import Deletions
 from pacs_gateway.use_cases.studies import NEWEST_FIRST, Studies
@@ -39,7 +39,7 @@ class StudyServicer(study_service_pb2_grpc.StudyServiceServicer):
     ) -> study_service_pb2.ListStudiesResponse:
         """Lists studies."""
         fields = Fields()
-        page = page_request(fields, request, is_study_place)
+        page = page_request(fields, request)
         wanted = _filter(fields, request)
         order = _order(fields, request.order_by)
         fields.expect_valid()
@@ -67,7 +67,7 @@ class StudyServicer(study_service_pb2_grpc.StudyServiceServicer):
         """Lists the studies of a patient."""
         fields = Fields()
         patient_id = fields.uuid("patient_id", request.patient_id)
-        page = page_request(fields, request, is_study_place)
+        page = page_request(fields, request)
         fields.expect_valid()
         found = await self._studies.page_of_patient(patient_id, page)
         return study_service_pb2.ListPatientStudiesResponse(

@@ -8,7 +8,7 @@ from grpc.aio import ServicerContext
 
 from pacs_gateway.api.fields import Fields
 from pacs_gateway.api.mapping import failure_to_proto, log_to_proto, stored_to_fields
-from pacs_gateway.api.paging import is_log_place, next_page_token, page_request
+from pacs_gateway.api.paging import next_page_token, page_request
 from pacs_gateway.domain.tags import Edits
 from pacs_gateway.domain.upload import PatientMatch, UploadOptions, UploadSource
 from pacs_gateway.domain.upload_log import UploadLogFilter, UploadStatus
@@ -86,7 +86,7 @@ class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
     ) -> upload_service_pb2.ListUploadLogsResponse:
         """Lists upload logs."""
         fields = Fields()
-        page = page_request(fields, request, is_log_place)
+        page = page_request(fields, request)
         wanted = _log_filter(fields, request)
         fields.expect_valid()
         found = await self._log_book.page(wanted, page)

@@ -8,7 +8,7 @@ from uuid import UUID
 from pacs_gateway.domain.paging import Page, PageRequest
 from pacs_gateway.domain.study import Counts, PacsSeries, PacsStudy, Study, StudyFilter, StudyOrder
 from pacs_gateway.use_cases.ports import Database, Pacs
-from service_runtime.errors import Reason, ServiceError, not_found
+from service_runtime.errors import InvalidFieldError, Reason, ServiceError, Violation, not_found
 
 NEWEST_FIRST = (StudyOrder("study_date", descending=True), StudyOrder("study_time", descending=True))
 # An identifier that answers to more studies than a few is no identifier.
@@ -152,9 +152,13 @@ def _sorted(studies: Sequence[PacsStudy], order: Sequence[StudyOrder]) -> list[P
 def _start(found: Sequence[PacsStudy], after: tuple[str, ...]) -> int:
     """Where the page after the one that ended with `after` (how many were before, and the UID of the last) begins.
 
-    The UID holds where studies came or went meanwhile; where that study itself went, its old place does.
+    The UID holds where studies came or went meanwhile; where that study itself went, its old place does. Raises
+    INVALID_FIELD where `after` is no place of this list.
     """
-    if not after:
-        return 0
-    position, last_uid = int(after[0]), after[1]
-    return next((index for index, study in enumerate(found, 1) if study.study_instance_uid == last_uid), position)
+    match after:
+        case ():
+            return 0
+        case (position, last_uid) if position.isascii() and position.isdecimal() and len(position) < 10:
+            places = (index for index, study in enumerate(found, 1) if study.study_instance_uid == last_uid)
+            return next(places, int(position))
+    raise InvalidFieldError(Violation("page_token", "must be the next_page_token of a page of this list"))
