@@ -101,7 +101,9 @@ def _supervise(name: str, listen: str, settings: SettingsT, build: Build[Setting
     signal.signal(signal.SIGINT, tell_all)
     wait([worker.sentinel for worker in workers])
     failed = not told
-    tell_all(signal.SIGTERM, None)
+    # Once only: to a worker that is at its very end, a second signal is death.
+    if failed:
+        tell_all(signal.SIGTERM, None)
     for worker in workers:
         worker.join()
     return int(failed or any(worker.exitcode for worker in workers))
