@@ -38,7 +38,10 @@ def _transcode_value(element: Element, value: bytes, scope: Scope) -> None:
         text = charset.decode_strict(value, scope.charsets, vr)
     except CharsetError:
         raise _conflict(element, "holds bytes that are no text in the file's character set") from None
-    encoded = values.pad(vr, text.encode("utf-8"))
+    encoded = text.encode("utf-8")
+    if len(encoded) % 2:
+        # The space that padded the value before is padding no more.
+        encoded = encoded[:-1] if encoded.endswith(b" ") else values.pad(vr, encoded)
     if is_short_form(element.vr, scope.encoding) and len(encoded) > MAX_SHORT_FORM_BYTES:
         raise _conflict(element, "is too long for its VR in UTF-8")
     element.header, element.value = b"", encoded
