@@ -69,6 +69,8 @@ class Orthanc:
             # What is stored stays as it is: the gateway tells INSTANCE_CONFLICT from "already stored".
             "OverwriteInstances": False,
             "StoreMD5ForAttachments": True,
+            # With a cache, Orthanc 1.10 checks a file's MD5 in its memory, not on the disk.
+            "MaximumStorageCacheSize": 0,
             "KeepAlive": True,
             "HttpThreadsCount": 50,
             "Plugins": [],

@@ -1,0 +1,109 @@
+"""A file on its way to Orthanc, as the body of a request that may have to be made again."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from contextlib import aclosing
+from types import TracebackType
+from typing import Final, Self
+
+from service_runtime.errors import Reason, ServiceError
+
+# How much of a file is kept, to send it again when a connection breaks at its first bytes.
+_KEPT_BYTES: Final = 1024 * 1024
+_ZIP: Final = b"PK\x03\x04"
+
+
+class BrokenOffError(Exception):
+    """Ends a body in a way that no HTTP client can take for its end. The cause is in `ReplayableBody.failure`."""
+
+
+class ReplayableBody:
+    """A body that can be sent again from its start as long as little of it was sent. An async context manager.
+
+    A task of its own reads the source, one chunk ahead: an HTTP client cancels whatever writes a request that failed,
+    and a source that was cancelled looks like one that has ended, so that the next request would store half a file.
+    """
+
+    def __init__(self, chunks: AsyncIterable[bytes]) -> None:
+        self.failure: BaseException | None = None
+        self._source = chunks
+        self._reader: asyncio.Task[None] | None = None
+        self._slot: bytes | None = None
+        self._ended = False
+        self._full = asyncio.Event()
+        self._free = asyncio.Event()
+        self._free.set()
+        self._sending = 0
+        self._kept: list[bytes] | None = []
+        self._kept_bytes = 0
+
+    async def __aenter__(self) -> Self:
+        """Starts to read."""
+        self._reader = asyncio.create_task(self._read())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing reads the source any more, however this ended."""
+        self._sending = -1
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
+
+    async def send(self) -> AsyncIterator[bytes]:
+        """The body from its start. Raises BrokenOffError where the source failed."""
+        self._sending += 1
+        attempt = self._sending
+        for chunk in self._kept or ():
+            yield chunk
+        while True:
+            await self._full.wait()
+            if self.failure is not None or attempt != self._sending:
+                raise BrokenOffError
+            if self._slot is None:
+                return
+            yield self._take()
+
+    def rewind(self) -> bool:
+        """Whether the body can be sent once more from its start."""
+        return self._kept is not None and self.failure is None
+
+    async def _read(self) -> None:
+        try:
+            async with aclosing(_no_archive(self._source)) as chunks:
+                async for chunk in chunks:
+                    # An empty chunk would end a chunked body (RFC 9112, 7.1).
+                    if chunk:
+                        await self._free.wait()
+                        self._free.clear()
+                        self._slot = chunk
+                        self._full.set()
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the one who stores raises it again
+            self.failure = error
+        finally:
+            self._ended = True
+            self._full.set()
+
+    def _take(self) -> bytes:
+        chunk, self._slot = self._slot or b"", None
+        if not self._ended:
+            self._full.clear()
+        self._free.set()
+        self._kept_bytes += len(chunk)
+        if self._kept is not None and self._kept_bytes <= _KEPT_BYTES:
+            self._kept.append(chunk)
+        else:
+            self._kept = None
+        return chunk
+
+
+async def _no_archive(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
+    """The chunks, unless they make a ZIP file: Orthanc unpacks one and stores all that is in it, unchecked."""
+    head = b""
+    async for chunk in chunks:
+        if len(head) < len(_ZIP):
+            head += chunk[: len(_ZIP) - len(head)]
+            if head == _ZIP:
+                raise ServiceError(Reason.STORE_REFUSED, "The file is a ZIP archive. Send the files in it one by one.")
+        yield chunk
