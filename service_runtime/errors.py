@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-# A message is a line, however many values are wrong.
-_MAX_FIELDS_NAMED = 10
+# A message stays short, however many values are wrong.
+_MAX_NAMED = 200
 
 
 class Reason(StrEnum):
@@ -115,8 +115,9 @@ class InvalidFieldError(ServiceError):
     """One or more values of the request are wrong; the message names the fields, the violations explain each."""
 
     def __init__(self, *violations: Violation) -> None:
-        fields = list(dict.fromkeys(violation.field for violation in violations))
-        named = ", ".join(fields[:_MAX_FIELDS_NAMED]) + (", ..." if len(fields) > _MAX_FIELDS_NAMED else "")
+        named = ", ".join(dict.fromkeys(violation.field for violation in violations))
+        if len(named) > _MAX_NAMED:
+            named = named[:_MAX_NAMED] + "..."
         super().__init__(
             Reason.INVALID_FIELD, f"Invalid value of {named}: see the field violations.", violations=violations
         )

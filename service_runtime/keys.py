@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-import time
 from pathlib import Path
+from time import monotonic
 
 import jwt
 
@@ -37,12 +37,12 @@ class KeySet:
                 # Another call may have fetched the set while this one waited for the lock.
                 if self._is_due(kid):
                     await self._fetch()
-        if time.monotonic() - self._fetched_at > _STALE_SECONDS or (self._failed and kid not in self._keys):
+        if monotonic() - self._fetched_at > _STALE_SECONDS or (self._failed and kid not in self._keys):
             raise _unavailable()
         return self._keys.get(kid)
 
     def _is_due(self, kid: str) -> bool:
-        now = time.monotonic()
+        now = monotonic()
         is_wanted = kid not in self._keys or now - self._fetched_at > _LIFESPAN_SECONDS
         return is_wanted and now >= self._next_fetch_at
 
@@ -53,10 +53,10 @@ class KeySet:
                 self._keys = await asyncio.to_thread(self._read)
         except Exception:  # noqa: BLE001 - whatever is wrong with the file, the server or its answer: there are no keys
             self._failed = True
-            self._next_fetch_at = time.monotonic() + _PAUSE_AFTER_FAILURE_SECONDS
+            self._next_fetch_at = monotonic() + _PAUSE_AFTER_FAILURE_SECONDS
         else:
             self._failed = False
-            self._fetched_at = time.monotonic()
+            self._fetched_at = monotonic()
             self._next_fetch_at = self._fetched_at + _PAUSE_SECONDS
 
     def _read(self) -> dict[str, jwt.PyJWK]:
