@@ -55,6 +55,15 @@ def not_migrated() -> ServiceError:
     )
 
 
+def overtaken() -> ServiceError:
+    """The error for a change that another transaction, committed meanwhile, has made impossible as it was meant."""
+    return ServiceError(
+        Reason.DATABASE_UNAVAILABLE,
+        "The RIS changed the patient at the same moment. Retry.",
+        retry_after=_RETRY_AFTER_SECONDS,
+    )
+
+
 @asynccontextmanager
 async def deadline(seconds: float) -> AsyncIterator[None]:
     """Around one exchange with the server: raises DATABASE_UNAVAILABLE where it takes longer, or fails in a way that

@@ -11,12 +11,12 @@ from pacs_gateway.adapters.db.failures import deadline
 
 # PostgreSQL's own limits come first: they leave the connection usable. The deadline is for a server that hangs.
 SERVER_LIMITS: Final = {
-    "lock_timeout": "5s",
-    "statement_timeout": "6s",
+    "lock_timeout": "4s",
+    "statement_timeout": "5s",
     # Longer than any use case waits for another service between two statements.
     "idle_in_transaction_session_timeout": "360s",
 }
-_STATEMENT_SECONDS: Final = 7
+_STATEMENT_SECONDS: Final = 6
 # Waiting for a connection of the pool, or making one, and seeing whether it still works.
 _CONNECT_SECONDS: Final = 5
 _ROLLBACK_SECONDS: Final = 2

@@ -1,7 +1,7 @@
 """The upload logs and the traces of deletions."""
 
 from collections.abc import Collection, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql import ColumnElement
 
-from pacs_gateway.adapters.db.failures import constraint
+from pacs_gateway.adapters.db.failures import constraint, overtaken
 from pacs_gateway.adapters.db.models import dicom_upload_logs as logs
 from pacs_gateway.adapters.db.models import study_deletions as deletions
 from pacs_gateway.adapters.db.models import users
@@ -28,7 +28,6 @@ from pacs_gateway.domain.upload_log import (
     UploadLogFilter,
     UploadStatus,
 )
-from service_runtime.errors import Reason, not_found
 
 # What a file says of itself, which may be anything: cut to the columns' length, for no upload may be lost over it.
 _QUOTED: Final = (
@@ -86,7 +85,7 @@ class PostgresUploadLogs:
         """Adds or replaces the log with this id. The study must be locked.
 
         What the file says of itself is cut to the columns' length, and what cannot be stored of it shows as U+FFFD.
-        Raises PATIENT_NOT_FOUND when a new log's patient got another id since it was read.
+        Raises DATABASE_UNAVAILABLE, to be retried, also when a new log's patient got another id since it was read.
         """
         await self._session.share_registry()
         known = self._known.get(log.id)
@@ -104,7 +103,7 @@ class PostgresUploadLogs:
                     await self._session.execute(update(logs).where(logs.c.id == log.id).values(changed))
         except IntegrityError as error:
             if constraint(error) == "fk_dicom_upload_logs_patient_id_patients":
-                raise not_found(Reason.PATIENT_NOT_FOUND, "patient", str(log.patient_id)) from error
+                raise overtaken() from error
             raise
         self._known[log.id] = log
 
@@ -183,7 +182,10 @@ def _where(wanted: UploadLogFilter) -> list[ColumnElement[bool]]:
 
 
 def _position(at: str, log_id: str) -> tuple[datetime, UUID]:
-    return datetime.fromisoformat(at), UUID(log_id)
+    time = datetime.fromisoformat(at)
+    if time.tzinfo is None:
+        raise ValueError
+    return time.astimezone(UTC), UUID(log_id)
 
 
 def _row(log: UploadLog) -> dict[str, Any]:
