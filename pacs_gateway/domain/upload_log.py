@@ -65,18 +65,29 @@ class UploadLog:
         return sum(file.size_bytes for file in self.files if not file.error)
 
     @property
+    def holds_files(self) -> bool:
+        """Whether the PACS holds a file that this log counts: then the study is that patient's."""
+        return self.number_of_files > 0 and not self.is_deleted
+
+    def counts(self, sop_instance_uid: str) -> bool:
+        """Whether this log counts the instance as stored."""
+        return not self.is_deleted and any(
+            file.sop_instance_uid == sop_instance_uid and not file.error for file in self.files
+        )
+
+    @property
     def stored_patient_id(self) -> str:
         """The PatientID that the study's files have in the PACS."""
         return self.modified_patient_id or self.original_patient_id
 
     def begun(self, *, by: UUID, at: datetime, source: str, order_id: UUID | None) -> "UploadLog":
-        """The log when a file is on its way to the study."""
+        """The log when a file is on its way to the study. Until it is stored, a study keeps the order it has."""
         return replace(
             self,
             uploaded_by_id=by,
             uploaded_at=at,
             upload_source=source,
-            order_id=order_id or self.order_id,
+            order_id=self.order_id if self.holds_files else order_id or self.order_id,
             upload_status=UploadStatus.IN_PROGRESS,
         )
 

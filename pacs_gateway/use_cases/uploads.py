@@ -12,15 +12,21 @@ import uuid
 from collections.abc import AsyncIterable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
 from uuid import UUID
 
 import structlog
 
-from pacs_gateway.domain.identifiers import is_exact, is_uid
+from pacs_gateway.domain.matching import (
+    edits_of,
+    expect_identifiers,
+    expect_of_patient,
+    is_study_of,
+    other_patient,
+    provisional_patient,
+)
 from pacs_gateway.domain.registry import Order, OrderStudy, Patient
 from pacs_gateway.domain.study import Fingerprint, StoredInstance, StudyFilter
-from pacs_gateway.domain.tags import DicomTags, Edits
+from pacs_gateway.domain.tags import DicomTags
 from pacs_gateway.domain.upload import FileStatus, PatientMatch, StoredFile, UnknownPatients, UploadOptions
 from pacs_gateway.domain.upload_log import LoggedFile, UploadLog
 from pacs_gateway.use_cases.ports import Clock, Database, Pacs, TagService, UnitOfWork
@@ -31,6 +37,8 @@ log = structlog.get_logger()
 
 # What the log says of a file whose sender went away.
 CANCELLED = "CANCELLED"
+# A StudyInstanceUID under more than a few PatientIDs is wrong anyway.
+_SAME_UID = 10
 
 
 class Uploads:
@@ -61,7 +69,7 @@ class Uploads:
                 if order is None:
                     raise not_found(Reason.ORDER_NOT_FOUND, "order", str(options.order_id))
         if patient is not None and order is not None:
-            _expect_of_patient(order, patient)
+            expect_of_patient(order, patient)
         return Upload(self, options, by=by, patient=patient, order=order)
 
 
@@ -93,7 +101,7 @@ class Upload:
         self._by = by
         self._patient = patient
         self._order = order
-        self._edits = _edits_of(options, patient)
+        self._edits = edits_of(options, patient)
 
     async def store(self, name: str, chunks: AsyncIterable[bytes]) -> StoredFile:
         """Stores one file, whose sender calls it `name`. Raises what ris.pacs.v1.UploadService.Upload documents; then
@@ -118,18 +126,14 @@ class Upload:
 
     async def _accept(self, name: str, original: DicomTags, tags: DicomTags, began: float) -> _Accepted:
         """Finds the patient and the order, checks them, and writes to the log that the file is on its way."""
-        _expect_identifiers(tags)
+        expect_identifiers(tags)
         async with self._database.begin() as work:
             await work.lock_study(tags.study_instance_uid)
             patient = await self._patient_of(work, tags)
             order = await self._order_of(work, patient, tags)
-            known = (await work.upload_logs.by_study([tags.study_instance_uid])).get(tags.study_instance_uid)
+            known = await self._known_log(work, tags.study_instance_uid)
             await self._expect_same_patient(known, patient, tags)
-            if known is None or known.is_deleted:
-                # Of a study that was deleted, the log starts anew; it counts as deleted until a file is stored.
-                fresh = self._new_log(patient, original, study_uid=tags.study_instance_uid)
-                known = replace(fresh, id=known.id, is_deleted=True) if known else fresh
-            begun = known.begun(
+            begun = self._log_for(known, patient, original, study_uid=tags.study_instance_uid).begun(
                 by=self._by,
                 at=self._clock(),
                 source=self._options.source,
@@ -142,13 +146,14 @@ class Upload:
     async def _patient_of(self, work: UnitOfWork, tags: DicomTags) -> Patient:
         """The patient that the upload names, else the one of the RIS with the file's PatientID, else a new one."""
         if self._patient is not None:
-            if self._options.patient_match is PatientMatch.REQUIRE and tags.patient_id != self._patient.mrn:
+            # Also after COERCE, which an edit may have undone.
+            if self._options.patient_match is not PatientMatch.ACCEPT and tags.patient_id != self._patient.mrn:
                 raise ServiceError(
                     Reason.PATIENT_MISMATCH,
                     "The file's PatientID is not the MRN of the patient that the upload names. Check whose file it is; "
                     "patient_match=COERCE rewrites it to this patient's.",
                 )
-            return self._patient
+            return await _as_it_is_now(work, self._patient)
         if not tags.patient_id:
             raise ServiceError(
                 Reason.PATIENT_ID_MISSING, "The file carries no PatientID. Name its patient with patient_id."
@@ -162,35 +167,44 @@ class Upload:
                 "The RIS has no patient with the file's PatientID. Register the patient first, or name one with "
                 "patient_id.",
             )
-        return await work.patients.make_provisional(_provisional_patient(tags))
+        return await work.patients.make_provisional(provisional_patient(tags))
 
     async def _order_of(self, work: UnitOfWork, patient: Patient, tags: DicomTags) -> Order | None:
         """The order that the upload names, else the one with the file's AccessionNumber. Both must be the patient's."""
         by_accession = await work.orders.by_accession(tags.accession_number) if tags.accession_number else None
-        if by_accession is not None:
-            _expect_of_patient(by_accession, patient)
-        return self._order or by_accession
+        named = await work.orders.get(self._order.id) if self._order is not None else None
+        for order in (by_accession, named):
+            if order is not None:
+                expect_of_patient(order, patient)
+        return named or by_accession
+
+    async def _known_log(self, work: UnitOfWork, uid: str) -> UploadLog | None:
+        """The study's log. Where a deletion took the study away and broke off before it said so, this says so."""
+        known = (await work.upload_logs.by_study([uid])).get(uid)
+        if known is None or not known.holds_files or await work.upload_logs.open_deletion(uid) is None:
+            return known
+        held = await self._pacs.find_studies(StudyFilter(study_instance_uid=uid), limit=_SAME_UID)
+        return known if held else replace(known, is_deleted=True)
 
     async def _expect_same_patient(self, known: UploadLog | None, patient: Patient, tags: DicomTags) -> None:
         """A study is one patient's, in the RIS and in the PACS, where another PatientID would make it two studies."""
-        if known is not None and not known.is_deleted:
-            same = known.patient_id == patient.id and (
-                not known.number_of_files or known.stored_patient_id == tags.patient_id
-            )
+        if known is not None and known.holds_files:
+            same = is_study_of(known, patient, tags)
         else:
-            held = await self._pacs.find_studies(StudyFilter(study_instance_uid=tags.study_instance_uid), limit=10)
+            uid = tags.study_instance_uid
+            held = await self._pacs.find_studies(StudyFilter(study_instance_uid=uid), limit=_SAME_UID)
             same = all(study.patient_id == tags.patient_id for study in held)
         if not same:
-            raise ServiceError(
-                Reason.STUDY_PATIENT_MISMATCH,
-                "The study is known under another patient, or another PatientID, already. Delete it first if it is "
-                "wrong there.",
-            )
+            raise other_patient()
 
-    def _new_log(self, patient: Patient, original: DicomTags, *, study_uid: str) -> UploadLog:
-        """The log of a study that is new to the gateway."""
-        return UploadLog(
-            id=uuid.uuid4(),
+    def _log_for(self, known: UploadLog | None, patient: Patient, original: DicomTags, *, study_uid: str) -> UploadLog:
+        """The study's log, for this patient. It starts anew where none of the study's files is stored: nothing is the
+        study's patient, order or first file before. It counts as deleted as long as it did.
+        """
+        if known is not None and known.holds_files:
+            return known
+        fresh = UploadLog(
+            id=known.id if known else uuid.uuid4(),
             patient_id=patient.id,
             order_id=None,
             uploaded_by_id=self._by,
@@ -202,7 +216,11 @@ class Upload:
             original_accession_number=original.accession_number,
             original_study_date=original.study_date,
             original_modality=original.modality,
+            is_deleted=known is not None and known.is_deleted,
         )
+        if known is None or known.is_deleted or known.patient_id != patient.id:
+            return fresh
+        return replace(fresh, files=known.files, upload_duration_seconds=known.upload_duration_seconds)
 
     async def _verify_and_log(self, file: _Accepted, stored: StoredInstance, sent: Fingerprint) -> StoredFile:
         """Compares what Orthanc holds with what was sent, and logs it. Under the study's lock, so that no deletion
@@ -212,18 +230,21 @@ class Upload:
             async with self._database.begin() as work:
                 await work.lock_study(file.tags.study_instance_uid)
                 await self._verify(stored, sent)
-                await self._log_success(work, file, stored, sent)
+                logged = await self._log_success(work, file, stored, sent)
                 await work.commit()
         except Exception as error:
-            await self._log_failure(file, sent, _reason_of(error))
-            raise
+            failure = await self._take_back(file, stored, error)
+            await self._log_failure(file, sent, _reason_of(failure))
+            if failure is error:
+                raise
+            raise failure from error
         return StoredFile(
             status=FileStatus.ALREADY_STORED if stored.already_stored else FileStatus.STORED,
             orthanc_id=stored.orthanc_id,
             tags=file.tags,
-            patient_id=file.patient.id,
+            patient_id=logged.patient_id,
             order_id=file.order.id if file.order else None,
-            upload_log_id=file.log_id,
+            upload_log_id=logged.id,
         )
 
     async def _verify(self, stored: StoredInstance, sent: Fingerprint) -> None:
@@ -236,119 +257,106 @@ class Upload:
                 "The PACS holds an instance with this SOPInstanceUID and other content, and keeps it. Give the file a "
                 "new SOPInstanceUID, or delete the study first.",
             )
-        if held is not None:
-            await self._pacs.delete_instance(stored.orthanc_id)
         raise _unverified()
 
-    async def _log_success(self, work: UnitOfWork, file: _Accepted, stored: StoredInstance, sent: Fingerprint) -> None:
+    async def _log_success(
+        self, work: UnitOfWork, file: _Accepted, stored: StoredInstance, sent: Fingerprint
+    ) -> UploadLog:
+        """The study's log with this file, and its order filled. What the patient, the order and the study were when the
+        file was accepted may have changed while its bytes travelled.
+        """
         uid = file.tags.study_instance_uid
-        logged = LoggedFile(file.tags.sop_instance_uid, file.name, sent.size_bytes)
-        entry = replace(await self._log_of(work, file), orthanc_study_id=stored.orthanc_study_id)
+        patient = await _as_it_is_now(work, file.patient)
+        known = (await work.upload_logs.by_study([uid])).get(uid)
+        if known is not None and known.holds_files and not is_study_of(known, patient, file.tags):
+            raise other_patient()
+        entry = self._log_for(known, patient, file.original, study_uid=uid)
+        entry = replace(
+            entry,
+            orthanc_study_id=stored.orthanc_study_id,
+            order_id=file.order.id if file.order else entry.order_id,
+        )
         if not self._options.edits.is_empty or file.tags != file.original:
             entry = entry.with_edits(file.tags)
-        await work.upload_logs.save(entry.with_file(logged, seconds=time.monotonic() - file.began))
-        if file.order is None:
-            return
-        counts = (await self._pacs.counts([uid])).get(uid)
+        logged = LoggedFile(file.tags.sop_instance_uid, file.name, sent.size_bytes)
+        entry = entry.with_file(logged, seconds=time.monotonic() - file.began)
+        await work.upload_logs.save(entry)
+        if file.order is not None:
+            await self._fill_order(work, file.order, patient, file.tags, stored)
+        return entry
+
+    async def _fill_order(
+        self, work: UnitOfWork, order: Order, patient: Patient, tags: DicomTags, stored: StoredInstance
+    ) -> None:
+        expect_of_patient(await work.orders.get(order.id) or order, patient)
+        counts = (await self._pacs.counts([tags.study_instance_uid])).get(tags.study_instance_uid)
         if counts is None:
             raise _unverified()
         await work.orders.fill(
-            file.order.id,
+            order.id,
             OrderStudy(
-                study_instance_uid=uid,
+                study_instance_uid=tags.study_instance_uid,
                 orthanc_study_id=stored.orthanc_study_id,
                 number_of_series=counts.number_of_series,
                 number_of_images=counts.number_of_instances,
-                study_date=file.tags.study_date,
-                study_time=file.tags.study_time,
+                study_date=tags.study_date,
+                study_time=tags.study_time,
                 uploaded_by_id=self._by,
                 uploaded_at=self._clock(),
                 upload_source=self._options.source,
             ),
         )
 
+    async def _take_back(self, file: _Accepted, stored: StoredInstance, error: Exception) -> Exception:
+        """Deletes the instance that this upload brought, unless the file is to be sent again, or the study's log counts
+        it: then another upload stored it, too. The error to tell, which is Orthanc's where it cannot be deleted.
+        """
+        if stored.already_stored or (isinstance(error, ServiceError) and error.retry_after is not None):
+            return error
+        uid, sop_instance_uid = file.tags.study_instance_uid, file.tags.sop_instance_uid
+        try:
+            async with self._database.begin() as work:
+                await work.lock_study(uid)
+                known = (await work.upload_logs.by_study([uid])).get(uid)
+                if (
+                    known is None
+                    or known.stored_patient_id != file.tags.patient_id
+                    or not known.counts(sop_instance_uid)
+                ):
+                    await self._pacs.delete_instance(stored.orthanc_id)
+        except ServiceError as failure:
+            return failure
+        return error
+
     async def _log_failure(self, file: _Accepted, sent: Fingerprint, reason: str) -> None:
-        """Notes a failure. Where not even that can be done, the log goes on to say `in_progress`, which is true."""
+        """Notes a failure. Where not even that can be done, the log goes on to say `in_progress`, which is true. What
+        has become another patient's study takes no note of it.
+        """
+        uid = file.tags.study_instance_uid
         logged = LoggedFile(file.tags.sop_instance_uid, file.name, sent.size_bytes, error=reason)
         try:
             async with self._database.begin() as work:
-                await work.lock_study(file.tags.study_instance_uid)
-                entry = await self._log_of(work, file)
-                await work.upload_logs.save(entry.with_file(logged, seconds=time.monotonic() - file.began))
-                await work.commit()
+                await work.lock_study(uid)
+                patient = await _as_it_is_now(work, file.patient)
+                known = (await work.upload_logs.by_study([uid])).get(uid)
+                if known is not None and known.patient_id == patient.id:
+                    await work.upload_logs.save(known.with_file(logged, seconds=time.monotonic() - file.began))
+                    await work.commit()
         except ServiceError as error:
             log.warning("upload log not updated", upload_log_id=str(file.log_id), reason=error.reason)
 
-    async def _log_of(self, work: UnitOfWork, file: _Accepted) -> UploadLog:
-        uid = file.tags.study_instance_uid
-        return (await work.upload_logs.by_study([uid]))[uid]
 
-
-def _edits_of(options: UploadOptions, patient: Patient | None) -> Edits:
-    if options.patient_match is not PatientMatch.COERCE or patient is None:
-        return options.edits
-    return options.edits.coerced_to(
-        patient_id=patient.mrn,
-        name=patient.full_name,
-        birth_date=f"{patient.birth_date:%Y%m%d}" if patient.birth_date else "",
-        sex=patient.sex,
-    )
-
-
-def _expect_identifiers(tags: DicomTags) -> None:
-    """Without these Orthanc cannot store a file, or nobody finds it again."""
-    uids = {
-        "StudyInstanceUID": tags.study_instance_uid,
-        "SeriesInstanceUID": tags.series_instance_uid,
-        "SOPInstanceUID": tags.sop_instance_uid,
-    }
-    wrong = [keyword for keyword, value in uids.items() if not is_uid(value)]
-    if wrong:
-        raise ServiceError(
-            Reason.IDENTIFIER_MISSING,
-            f"The file has no well-formed {', '.join(wrong)}.",
-            metadata={"attributes": ",".join(wrong)},
-        )
-
-
-def _expect_of_patient(order: Order, patient: Patient) -> None:
-    if order.patient_id != patient.id:
-        raise ServiceError(
-            Reason.ORDER_PATIENT_MISMATCH,
-            "The order, named by order_id or by the file's AccessionNumber, is another patient's. Check both.",
-            metadata={"order_id": str(order.id)},
-        )
+async def _as_it_is_now(work: UnitOfWork, patient: Patient) -> Patient:
+    """The patient; one that was provisional may have taken on the id that the RIS gave it."""
+    if not patient.is_provisional:
+        return patient
+    return (await work.patients.by_mrn([patient.mrn])).get(patient.mrn, patient)
 
 
 def _unverified() -> ServiceError:
     return ServiceError(
         Reason.STORE_UNVERIFIED, "What Orthanc holds after storing is not what was sent. Send the file again."
     )
-
-
-def _provisional_patient(tags: DicomTags) -> Patient:
-    if not is_exact(tags.patient_id):
-        raise ServiceError(
-            Reason.PATIENT_UNKNOWN,
-            "The file's PatientID cannot serve as an MRN: it is longer than 64 characters, or holds * ? \\ or a "
-            "control character. Name its patient with patient_id and patient_match=COERCE.",
-        )
-    return Patient(
-        id=uuid.uuid4(),
-        mrn=tags.patient_id,
-        full_name=tags.patient_name[:255] or tags.patient_id,
-        birth_date=_date_of(tags.patient_birth_date),
-        sex=tags.patient_sex if tags.patient_sex in {"M", "F", "O"} else "",
-        is_provisional=True,
-    )
-
-
-def _date_of(value: str) -> date | None:
-    """A DA value (PS3.5 6.2) as a date; None where it is none."""
-    try:
-        return datetime.strptime(value, "%Y%m%d").replace(tzinfo=UTC).date()
-    except ValueError:
-        return None
 
 
 def _reason_of(error: BaseException) -> str:
