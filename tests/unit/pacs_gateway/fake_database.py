@@ -1,0 +1,349 @@
+"""The port `Database` in memory: units of work that see what is committed and their own changes, and locks."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+from pacs_gateway.domain.paging import Page, PageRequest
+from pacs_gateway.domain.registry import (
+    Order,
+    OrderEntry,
+    OrderStudy,
+    Patient,
+    PatientEntry,
+    User,
+    UserEntry,
+)
+from pacs_gateway.domain.study import StudyLink
+from pacs_gateway.domain.upload_log import Deletion, UploadLog, UploadLogEntry, UploadLogFilter
+from service_runtime.errors import Reason, ServiceError, not_found
+from tests.unit.pacs_gateway.hooks import Hooks
+
+T = TypeVar("T")
+
+
+def database_away() -> ServiceError:
+    """What the real one raises when PostgreSQL is away."""
+    return ServiceError(Reason.DATABASE_UNAVAILABLE, "The database cannot be reached. Retry.", retry_after=5)
+
+
+@dataclass
+class Tables:
+    """Every row, by its id."""
+
+    patients: dict[UUID, Patient] = field(default_factory=dict)
+    orders: dict[UUID, Order] = field(default_factory=dict)
+    users: dict[UUID, User] = field(default_factory=dict)
+    logs: dict[UUID, UploadLog] = field(default_factory=dict)
+    deletions: dict[UUID, Deletion] = field(default_factory=dict)
+
+
+class FakeDatabase:
+    """The database. Its hooks' places: `begin`, `statement`, `commit` (before it), `committed`, `end`."""
+
+    def __init__(self) -> None:
+        self.tables = Tables()
+        self.hooks = Hooks()
+        self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator["FakeUnitOfWork"]:
+        """A new unit of work."""
+        await self.hooks.reach("begin")
+        work = FakeUnitOfWork(self)
+        try:
+            yield work
+        finally:
+            for lock in work.held.values():
+                lock.release()
+            await self.hooks.reach("end")
+
+    async def check(self) -> str:
+        """A version."""
+        await self.hooks.reach("begin")
+        return "18.0"
+
+    def log_of(self, study_uid: str) -> UploadLog | None:
+        """The log of a study, as it is committed."""
+        return next((log for log in self.tables.logs.values() if log.study_instance_uid == study_uid), None)
+
+
+class FakeUnitOfWork:
+    """One transaction (READ COMMITTED)."""
+
+    def __init__(self, database: FakeDatabase) -> None:
+        self.database = database
+        self.changes = Tables()
+        self.gone: set[UUID] = set()
+        self.held: dict[str, asyncio.Lock] = {}
+        self.patients = FakePatients(self)
+        self.orders = FakeOrders(self)
+        self.users = FakeUsers(self)
+        self.upload_logs = FakeUploadLogs(self)
+
+    async def lock_study(self, study_uid: str) -> None:
+        """Holds the study to the end of this unit of work."""
+        await self.hold(f"study {study_uid}")
+
+    async def commit(self) -> None:
+        """Makes the changes last."""
+        await self.database.hooks.reach("commit")
+        for name in Tables.__dataclass_fields__:
+            rows = getattr(self.database.tables, name)
+            rows |= getattr(self.changes, name)
+            for row_id in self.gone & rows.keys():
+                del rows[row_id]
+        self.changes, self.gone = Tables(), set()
+        await self.database.hooks.reach("committed")
+
+    async def hold(self, key: str) -> None:
+        """Waits for a lock, unless it is held already."""
+        await self.database.hooks.reach("statement")
+        if key not in self.held:
+            await self.database.locks[key].acquire()
+            self.held[key] = self.database.locks[key]
+
+    async def rows(self, table: str) -> dict[UUID, Any]:
+        """The rows of a table as this unit of work sees them."""
+        await self.database.hooks.reach("statement")
+        seen = getattr(self.database.tables, table) | getattr(self.changes, table)
+        return {row_id: row for row_id, row in seen.items() if row_id not in self.gone}
+
+
+class FakePatients:
+    """The patients."""
+
+    def __init__(self, work: FakeUnitOfWork) -> None:
+        self._work = work
+
+    async def get(self, patient_id: UUID) -> Patient | None:
+        """The patient with this id."""
+        return (await self._work.rows("patients")).get(patient_id)
+
+    async def many(self, patient_ids: Collection[UUID]) -> Mapping[UUID, Patient]:
+        """The patients with these ids."""
+        return {key: row for key, row in (await self._work.rows("patients")).items() if key in patient_ids}
+
+    async def by_mrn(self, mrns: Collection[str]) -> Mapping[str, Patient]:
+        """The patients with these MRNs."""
+        assert "" not in mrns, "an empty identifier is never asked for"
+        return {row.mrn: row for row in (await self._work.rows("patients")).values() if row.mrn in mrns}
+
+    async def make_provisional(self, patient: Patient) -> Patient:
+        """Adds the patient, or gives the one with the MRN."""
+        await self._work.hold(f"mrn {patient.mrn}")
+        known = await self.by_mrn([patient.mrn])
+        if patient.mrn not in known:
+            self._work.changes.patients[patient.id] = replace(patient, is_provisional=True)
+        return (await self.by_mrn([patient.mrn]))[patient.mrn]
+
+    async def upsert(self, entries: Sequence[PatientEntry]) -> Sequence[Patient]:
+        """Makes or changes patients; a provisional one takes on the id that the RIS gives its MRN."""
+        made = []
+        for entry in entries:
+            known = (await self.by_mrn([entry.mrn])).get(entry.mrn)
+            patient_id = entry.id or (known.id if known else uuid4())
+            if known and known.id != patient_id:
+                if not known.is_provisional:
+                    raise ServiceError(Reason.REGISTRY_CONFLICT, "The MRN is there under another id.")
+                await self._move(known.id, patient_id)
+            patient = Patient(patient_id, entry.mrn, entry.full_name, entry.birth_date, entry.sex)
+            self._work.changes.patients[patient_id] = patient
+            made.append(patient)
+        return made
+
+    async def page(self, request: PageRequest, *, mrn: str | None) -> Page[Patient]:
+        """A page by id."""
+        rows = (await self._work.rows("patients")).values()
+        return _page([row for row in rows if mrn in {None, row.mrn}], request)
+
+    async def _move(self, old: UUID, new: UUID) -> None:
+        self._work.gone.add(old)
+        for table in ("orders", "logs"):
+            for row_id, row in (await self._work.rows(table)).items():
+                if row.patient_id == old:
+                    getattr(self._work.changes, table)[row_id] = replace(row, patient_id=new)
+
+
+class FakeOrders:
+    """The orders."""
+
+    def __init__(self, work: FakeUnitOfWork) -> None:
+        self._work = work
+
+    async def get(self, order_id: UUID) -> Order | None:
+        """The order with this id."""
+        return (await self._work.rows("orders")).get(order_id)
+
+    async def many(self, order_ids: Collection[UUID]) -> Mapping[UUID, Order]:
+        """The orders with these ids."""
+        return {key: row for key, row in (await self._work.rows("orders")).items() if key in order_ids}
+
+    async def by_accession(self, accession_number: str) -> Order | None:
+        """The order with this accession number."""
+        assert accession_number, "an empty identifier is never asked for"
+        rows = (await self._work.rows("orders")).values()
+        return next((row for row in rows if row.accession_number == accession_number), None)
+
+    async def fill(self, order_id: UUID, study: OrderStudy) -> None:
+        """Sets the DICOM fields."""
+        rows = await self._work.rows("orders")
+        if order_id in rows:
+            self._work.changes.orders[order_id] = replace(rows[order_id], study=study)
+
+    async def clear(self, study_instance_uid: str) -> None:
+        """Empties the DICOM fields of the study's orders."""
+        for row_id, row in (await self._work.rows("orders")).items():
+            if row.study is not None and row.study.study_instance_uid == study_instance_uid:
+                self._work.changes.orders[row_id] = replace(row, study=None)
+
+    async def upsert(self, entries: Sequence[OrderEntry]) -> Sequence[Order]:
+        """Makes or changes orders; their DICOM fields stay."""
+        made = []
+        for entry in entries:
+            if entry.patient_id not in await self._work.rows("patients"):
+                raise not_found(Reason.PATIENT_NOT_FOUND, "patient", str(entry.patient_id))
+            known = await self.by_accession(entry.accession_number)
+            if known and entry.id not in {None, known.id}:
+                raise ServiceError(Reason.REGISTRY_CONFLICT, "The accession number is there under another id.")
+            order_id = entry.id or (known.id if known else uuid4())
+            before = await self.get(order_id)
+            order = Order(
+                order_id,
+                entry.patient_id,
+                entry.accession_number,
+                entry.modality,
+                entry.status,
+                before.study if before else None,
+            )
+            self._work.changes.orders[order_id] = order
+            made.append(order)
+        return made
+
+    async def page(
+        self, request: PageRequest, *, patient_id: UUID | None, accession_number: str | None, status: str | None
+    ) -> Page[Order]:
+        """A page by id."""
+        wanted = [
+            row
+            for row in (await self._work.rows("orders")).values()
+            if patient_id in {None, row.patient_id}
+            and accession_number in {None, row.accession_number}
+            and status in {None, row.status}
+        ]
+        return _page(wanted, request)
+
+
+class FakeUsers:
+    """The users."""
+
+    def __init__(self, work: FakeUnitOfWork) -> None:
+        self._work = work
+
+    async def get(self, user_id: UUID) -> User | None:
+        """The user with this id."""
+        return (await self._work.rows("users")).get(user_id)
+
+    async def upsert(self, entries: Sequence[UserEntry]) -> Sequence[User]:
+        """Makes or changes users."""
+        made = []
+        for entry in entries:
+            rows = (await self._work.rows("users")).values()
+            known = next((row for row in rows if row.username == entry.username), None)
+            if known and entry.id not in {None, known.id}:
+                raise ServiceError(Reason.REGISTRY_CONFLICT, "The username is there under another id.")
+            user_id = entry.id or (known.id if known else uuid4())
+            user = User(user_id, entry.username, entry.full_name, entry.role, entry.is_active)
+            self._work.changes.users[user_id] = user
+            made.append(user)
+        return made
+
+    async def page(self, request: PageRequest, *, username: str | None) -> Page[User]:
+        """A page by id."""
+        rows = (await self._work.rows("users")).values()
+        return _page([row for row in rows if username in {None, row.username}], request)
+
+
+class FakeUploadLogs:
+    """The upload logs and the traces of deletions."""
+
+    def __init__(self, work: FakeUnitOfWork) -> None:
+        self._work = work
+
+    async def by_study(self, study_uids: Collection[str]) -> Mapping[str, UploadLog]:
+        """The logs of these studies."""
+        rows = (await self._work.rows("logs")).values()
+        return {row.study_instance_uid: row for row in rows if row.study_instance_uid in study_uids}
+
+    async def links(self, study_uids: Collection[str]) -> Mapping[str, StudyLink]:
+        """What these studies were uploaded for."""
+        logs = await self.by_study(study_uids)
+        return {uid: StudyLink(log.patient_id, log.order_id) for uid, log in logs.items() if not log.is_deleted}
+
+    async def save(self, log: UploadLog) -> None:
+        """Adds or replaces the log; its study must be locked, have no other log, and its patient be there."""
+        assert f"study {log.study_instance_uid}" in self._work.held, "the study must be locked"
+        known = (await self.by_study([log.study_instance_uid])).get(log.study_instance_uid)
+        assert known is None or known.id == log.id, "a study has one log"
+        if log.patient_id not in await self._work.rows("patients"):
+            raise not_found(Reason.PATIENT_NOT_FOUND, "patient", str(log.patient_id))
+        self._work.changes.logs[log.id] = log
+
+    async def entry(self, log_id: UUID) -> UploadLogEntry | None:
+        """The log as it is shown."""
+        log = (await self._work.rows("logs")).get(log_id)
+        return await self._entry(log) if log else None
+
+    async def page(self, request: PageRequest, wanted: UploadLogFilter) -> Page[UploadLogEntry]:
+        """A page, newest first."""
+        equal = ("patient_id", "order_id", "study_instance_uid", "upload_status")
+        found = [
+            log
+            for log in (await self._work.rows("logs")).values()
+            if all(getattr(wanted, name) in {None, getattr(log, name)} for name in equal)
+            and (wanted.uploaded_from is None or log.uploaded_at >= wanted.uploaded_from)
+            and (wanted.uploaded_until is None or log.uploaded_at < wanted.uploaded_until)
+        ]
+        found.sort(key=lambda log: log.id)
+        found.sort(key=lambda log: log.uploaded_at, reverse=True)
+        places = [(log.uploaded_at.isoformat(), str(log.id)) for log in found]
+        start = places.index(request.after) + 1 if request.after else 0
+        end = start + request.limit
+        items = tuple([await self._entry(log) for log in found[start:end]])
+        return Page(items, len(found), places[end - 1] if end < len(found) else ())
+
+    async def save_deletion(self, deletion: Deletion) -> None:
+        """Adds or replaces the trace."""
+        await self._work.database.hooks.reach("statement")
+        self._work.changes.deletions[deletion.id] = deletion
+
+    async def open_deletion(self, study_uid: str) -> Deletion | None:
+        """The latest trace of the study, when it was never completed."""
+        latest = max(await self._deletions(study_uid), key=lambda one: one.requested_at, default=None)
+        return latest if latest and latest.completed_at is None else None
+
+    async def _deletions(self, study_uid: str) -> list[Deletion]:
+        rows = (await self._work.rows("deletions")).values()
+        return [row for row in rows if row.study_instance_uid == study_uid]
+
+    async def _entry(self, log: UploadLog) -> UploadLogEntry:
+        users = await self._work.rows("users")
+        done = [one for one in await self._deletions(log.study_instance_uid) if one.completed_at is not None]
+        last = max(done, key=lambda one: one.completed_at, default=None)
+        by = users[last.requested_by_id].full_name if last else ""
+        return UploadLogEntry(log, users[log.uploaded_by_id].full_name, last, by)
+
+
+def _page(rows: Collection[T], request: PageRequest) -> Page[T]:
+    found = sorted(rows, key=_key)
+    after = [row for row in found if not request.after or _key(row) > request.after[0]]
+    shown = after[: request.limit]
+    return Page(tuple(shown), len(found), (_key(shown[-1]),) if len(after) > len(shown) else ())
+
+
+def _key(row: Any) -> str:
+    return str(row.id)
