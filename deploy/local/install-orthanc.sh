@@ -25,11 +25,14 @@ export DEBIAN_FRONTEND=noninteractive
 # The package starts a server of its own on ports 8042 and 4242; the stack brings its own, so keep that one from it.
 policy=/usr/sbin/policy-rc.d
 made=
+# One left behind would keep every server of this machine from starting: it goes, whatever ends this script.
+trap '[ -z "$made" ] || $as_root rm -f "$policy"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
 if [ ! -e "$policy" ]; then
+  made=yes
   printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
   $as_root chmod 755 "$policy"
-  made=yes
 fi
-trap '[ -z "$made" ] || $as_root rm -f "$policy"' EXIT
 $as_root apt-get update -qq || give_up "apt-get update failed"
 $as_root apt-get install -y -qq --no-install-recommends orthanc || give_up "apt-get could not install it"
