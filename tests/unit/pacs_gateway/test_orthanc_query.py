@@ -42,7 +42,7 @@ def test_a_value_that_means_itself_passes_unchanged(value: str) -> None:
     assert literal(value, "PatientID") == value
 
 
-@pytest.mark.parametrize("value", ["", "2020", "2020-01-01", "*", "20200101-", "２０２００１０１"])
+@pytest.mark.parametrize("value", ["", "2020", "2020-01-01", "*", "20200101-", "2020010\uff11"])
 @pytest.mark.parametrize("field", ["study_date_from", "study_date_until"])
 def test_a_date_that_is_none_is_refused(field: str, value: str) -> None:
     """What is not YYYYMMDD never becomes part of a range."""
