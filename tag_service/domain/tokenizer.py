@@ -241,7 +241,8 @@ class Tokenizer:
         else:
             found = guess(start[:LOOKAHEAD_BYTES]) or corrected(start, EXPLICIT_LE)
             self.transfer_syntax_uid = uid_of(found)
-            self.note(ProblemCode.META_MISSING, "The file does not say its transfer syntax.", "(0002,0010)")
+            if all(problem.code is not ProblemCode.META_MISSING for problem in self.problems):
+                self.note(ProblemCode.META_MISSING, "The file does not say its transfer syntax.", "(0002,0010)")
         self.encoding = replace(found, deflated=declared.deflated)
         return 0
 

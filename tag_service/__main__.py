@@ -1,0 +1,15 @@
+"""python -m tag_service: serves."""
+
+from service_runtime.server import run
+from tag_service.bootstrap import tag_service
+from tag_service.settings import TagSettings
+
+
+def main() -> None:
+    """Serves until the process is told to stop."""
+    settings = TagSettings()
+    run("tag_service", settings.tag_service_listen, settings, tag_service)
+
+
+if __name__ == "__main__":
+    main()

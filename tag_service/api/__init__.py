@@ -1,0 +1,1 @@
+"""ris.tags.v1: protos in, protos out."""

@@ -1,0 +1,76 @@
+"""Between the messages of ris.tags.v1 and the domain."""
+
+import urllib.parse
+from typing import Final
+
+from ris.tags.v1 import dicom_tags_pb2, tag_service_pb2
+from tag_service.domain.edits import Edits
+from tag_service.domain.problems import Problem
+from tag_service.domain.reading import DicomTags, Header
+from tag_service.domain.validation import Verdict
+
+_DEFAULT_FILENAME: Final = "edited.dcm"
+_OPTIONAL: Final = {
+    "patient_id": "dicom_patient_id",
+    "patient_name": "patient_name",
+    "patient_birth_date": "patient_birth_date",
+    "patient_sex": "patient_sex",
+    "accession_number": "accession_number",
+    "study_date": "study_date",
+    "study_description": "study_description",
+}
+
+
+def edits_from(request: tag_service_pb2.ModifyTagsRequest) -> Edits:
+    """The edits that a first message asks for."""
+    # An option that is present and empty empties its attribute.
+    present = {field.name for field, _ in request.ListFields()}
+    named = {name: getattr(request, proto_name) for name, proto_name in _OPTIONAL.items() if proto_name in present}
+    return Edits(
+        **named,
+        remove_private_tags=request.remove_private_tags,
+        set=tuple(request.set),
+        remove=tuple(request.remove),
+        force=request.force,
+    )
+
+
+def header_to_proto(header: Header) -> tag_service_pb2.ReadTagsResponse:
+    """The answer of ReadTags."""
+    return tag_service_pb2.ReadTagsResponse(
+        tags=_tags(header.tags), warnings=[_problem(problem) for problem in header.problems]
+    )
+
+
+def verdict_to_proto(verdict: Verdict) -> tag_service_pb2.ValidateFileResponse:
+    """The answer of ValidateFile."""
+    return tag_service_pb2.ValidateFileResponse(
+        is_dicom=verdict.is_dicom,
+        is_valid=verdict.is_valid,
+        transfer_syntax_uid=verdict.transfer_syntax_uid,
+        transfer_syntax_name=verdict.transfer_syntax_name,
+        sop_class_uid=verdict.sop_class_uid,
+        sop_class_name=verdict.sop_class_name,
+        modality=verdict.modality,
+        size_bytes=verdict.size_bytes,
+        has_pixel_data=verdict.has_pixel_data,
+        problems=[_problem(problem) for problem in verdict.problems],
+    )
+
+
+def content_disposition(filename: str) -> str:
+    """The header that names a download: plain for old clients, and exactly (RFC 6266, RFC 5987)."""
+    name = filename or _DEFAULT_FILENAME
+    plain = "".join(char if char.isascii() and (char.isalnum() or char in " ._-") else "_" for char in name)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{urllib.parse.quote(name, safe='')}"
+
+
+def _tags(tags: DicomTags) -> dicom_tags_pb2.DicomTags:
+    values = {name: getattr(tags, name) for name in DicomTags.__slots__}
+    return dicom_tags_pb2.DicomTags(dicom_patient_id=values.pop("patient_id"), **values)
+
+
+def _problem(problem: Problem) -> tag_service_pb2.Problem:
+    return tag_service_pb2.Problem(
+        severity=problem.severity, code=problem.code, tag=problem.tag, message=problem.message
+    )

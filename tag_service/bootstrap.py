@@ -1,0 +1,34 @@
+"""Builds the service out of its parts."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import grpc
+
+from ris.tags.v1 import tag_service_pb2_grpc
+from service_runtime.identity import AnyUser
+from service_runtime.server import Service
+from tag_service.api.servicer import TagServicer
+from tag_service.settings import TagSettings
+from tag_service.use_cases.modifying import Modifying
+
+
+@asynccontextmanager
+async def tag_service(settings: TagSettings) -> AsyncGenerator[Service, None]:
+    """The service. It stands on nothing else, so it is ready once it serves."""
+    servicer = TagServicer(
+        modifying=Modifying(
+            settings.limits, max_files=settings.max_files_in_memory, wait_seconds=settings.memory_wait_seconds
+        ),
+        limits=settings.limits,
+        upload_limits=settings.upload_limits,
+    )
+
+    def register(server: grpc.aio.Server) -> None:
+        tag_service_pb2_grpc.add_TagServiceServicer_to_server(servicer, server)
+
+    yield Service(names=("ris.tags.v1.TagService",), register=register, gatekeeper=AnyUser(), ready=_is_ready)
+
+
+async def _is_ready() -> bool:
+    return True

@@ -1,0 +1,33 @@
+"""The settings of tag_service, from the environment. README.md explains them to operators."""
+
+from pydantic import Field
+
+from service_runtime.settings import RuntimeSettings
+from tag_service.domain.limits import MIB, Limits
+
+
+class TagSettings(RuntimeSettings):
+    """Each field is the environment variable of its name in capitals."""
+
+    tag_service_listen: str = "0.0.0.0:50051"
+
+    # Editing holds whole files in memory.
+    max_files_in_memory: int = Field(default=8, ge=1)
+    memory_wait_seconds: float = Field(default=10, gt=0)
+
+    max_dicom_depth: int = Field(default=100, ge=1, le=1000)
+    max_dicom_header_mb: int = Field(default=64, ge=1)
+    max_dicom_elements: int = Field(default=1_000_000, ge=1)
+    max_inflated_mb: int = Field(default=4096, ge=1)
+    max_inflation_ratio: int = Field(default=200, ge=1)
+
+    @property
+    def limits(self) -> Limits:
+        """The limits on one file."""
+        return Limits(
+            depth=self.max_dicom_depth,
+            header_bytes=self.max_dicom_header_mb * MIB,
+            elements=self.max_dicom_elements,
+            inflated_bytes=self.max_inflated_mb * MIB,
+            inflation_ratio=self.max_inflation_ratio,
+        )

@@ -1,0 +1,42 @@
+"""Feeding a file that arrives in chunks to one that reads it, without holding up the event loop."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final, TypeVar
+
+ResultT = TypeVar("ResultT")
+
+# As much takes about a millisecond to read, less than handing it to another thread and back may wait for.
+INLINE_BYTES: Final = 8 * 1024
+
+
+@asynccontextmanager
+async def opened(chunks: AsyncIterable[bytes]) -> AsyncGenerator[AsyncIterator[bytes], None]:
+    """An iterator over the chunks, closed in the end also when it was left early."""
+    iterator = aiter(chunks)
+    try:
+        yield iterator
+    finally:
+        if isinstance(iterator, AsyncGenerator):
+            await iterator.aclose()
+
+
+async def feed(reader: Callable[[bytes], ResultT], data: bytes) -> ResultT:
+    """What `reader` gives for the data; a worker thread runs it when that may take long."""
+    if len(data) <= INLINE_BYTES:
+        return reader(data)
+    return await in_worker(reader, data)
+
+
+async def in_worker(work: Callable[..., ResultT], *arguments: object) -> ResultT:
+    """What `work` gives, run in a worker thread.
+
+    A thread cannot be broken off, so a cancelled caller waits for it: what it works on must not count as let go before.
+    """
+    running = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise

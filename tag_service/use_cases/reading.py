@@ -1,0 +1,48 @@
+"""Reading and checking a file while it arrives. Nothing of it is kept but the answer."""
+
+from collections.abc import AsyncIterable
+
+from tag_service.domain.dicom_json import JsonWriter
+from tag_service.domain.limits import Limits
+from tag_service.domain.reading import Header, HeaderReader
+from tag_service.domain.validation import Validator, Verdict
+from tag_service.use_cases.feeding import INLINE_BYTES, feed, in_worker, opened
+
+
+async def read_tags(chunks: AsyncIterable[bytes], limits: Limits) -> Header:
+    """The attributes of the header; asks for no chunk more than that takes.
+
+    Raises EMPTY_FILE, NOT_DICOM, TRUNCATED_FILE, MALFORMED_DICOM, STRUCTURE_LIMIT, and what `chunks` raises.
+    """
+    reader = HeaderReader(limits)
+    async with opened(chunks) as iterator:
+        async for chunk in iterator:
+            # The header of most files ends early in the first chunk: no worker is needed for those.
+            if reader.feed(chunk[:INLINE_BYTES]) or await feed(reader.feed, chunk[INLINE_BYTES:]):
+                return reader.header()
+    reader.close()
+    return reader.header()
+
+
+async def read_all_tags(chunks: AsyncIterable[bytes], limits: Limits) -> bytes:
+    """Every attribute as the DICOM JSON model, in UTF-8. Raises as `read_tags`."""
+    writer = JsonWriter(limits)
+    async with opened(chunks) as iterator:
+        async for chunk in iterator:
+            await feed(writer.feed, chunk)
+
+    def finish() -> bytes:
+        writer.close()
+        return writer.text().encode("utf-8")
+
+    return await in_worker(finish)
+
+
+async def validate(chunks: AsyncIterable[bytes], limits: Limits) -> Verdict:
+    """What the file is and what is wrong with it. Raises only what `chunks` raises."""
+    validator = Validator(limits)
+    async with opened(chunks) as iterator:
+        async for chunk in iterator:
+            await feed(validator.feed, chunk)
+    await in_worker(validator.close)
+    return validator.verdict()
