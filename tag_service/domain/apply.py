@@ -25,7 +25,7 @@ _BLOCKS = range(0x10, 0x100)
 class _Pending:
     """A new value that waits for the file to be transcoded."""
 
-    edit: Edit | None
+    edit: Edit
     element: Element
     text: str
     scope: Scope
@@ -61,7 +61,7 @@ def apply(file: DicomFile, planned: tuple[Edit, ...]) -> None:
     work = _Work(file)
     for edit in planned:
         try:
-            scope = _enter(work, edit)
+            scope = _enter(file, edit)
             if edit.value is None:
                 _remove(scope, edit.path.attribute)
             else:
@@ -79,15 +79,15 @@ def apply(file: DicomFile, planned: tuple[Edit, ...]) -> None:
         raise InvalidFieldError(*work.violations)
 
 
-def _enter(work: _Work, edit: Edit) -> Scope:
+def _enter(file: DicomFile, edit: Edit) -> Scope:
     """The scope that the steps of a path lead to; for a new value, item 0 of an absent or empty sequence is made."""
-    scope = root(work.file)
+    scope = root(file)
     for step in edit.path.steps:
-        scope = _step(work, scope, step, make=edit.value is not None)
+        scope = _step(scope, step, make=edit.value is not None)
     return scope
 
 
-def _step(work: _Work, scope: Scope, step: Step, *, make: bool) -> Scope:
+def _step(scope: Scope, step: Step, *, make: bool) -> Scope:
     found = _find(scope, step.sequence)
     if len(found) > 1:
         raise _NotInFile("leads into a sequence that the file holds more than once")
@@ -95,7 +95,7 @@ def _step(work: _Work, scope: Scope, step: Step, *, make: bool) -> Scope:
     if element is None or element.value == b"":
         if step.item or not make:
             raise _NotInFile("leads into an item that the file does not hold")
-        element = _make_sequence(work, scope, step.sequence, element)
+        element = _make_sequence(scope, step.sequence, element)
     items = element.value
     if not isinstance(items, Items):
         raise _NotInFile("leads into an attribute that is no sequence in the file")
@@ -106,13 +106,13 @@ def _step(work: _Work, scope: Scope, step: Step, *, make: bool) -> Scope:
     return scope.inside(items, step.item)
 
 
-def _make_sequence(work: _Work, scope: Scope, attribute: Attribute, empty: Element | None) -> Element:
+def _make_sequence(scope: Scope, attribute: Attribute, empty: Element | None) -> Element:
     if paths.vr_of(attribute) != "SQ":
         raise _NotInFile("leads into an attribute that is not known to be a sequence")
     if empty is not None:
         empty.vr, empty.header, empty.value = "SQ", b"", Items([])
         return empty
-    element = Element(_new_tag(work, scope, attribute), "SQ", b"", Items([]))
+    element = Element(_new_tag(scope, attribute), "SQ", b"", Items([]))
     insert(scope.elements, element)
     return element
 
@@ -131,7 +131,7 @@ def _set(work: _Work, scope: Scope, edit: Edit, text: str) -> None:
         work.violations.append(Violation(edit.field, problem))
         return
     if not found:
-        element = Element(_new_tag(work, scope, attribute), vr, b"", b"")
+        element = Element(_new_tag(scope, attribute), vr, b"", b"")
         insert(scope.elements, element)
         found = [element]
     # An attribute that the file holds twice is changed twice, for readers differ in which one they take.
@@ -162,7 +162,7 @@ def _has_signed_pixels(file: DicomFile, scope: Scope) -> bool:
     return False
 
 
-def _write(work: _Work, scope: Scope, edit: Edit | None, element: Element, *, vr: str, text: str) -> None:
+def _write(work: _Work, scope: Scope, edit: Edit, element: Element, *, vr: str, text: str) -> None:
     """Gives an element a value, or makes it wait for one."""
     try:
         encoded = values.encode(
@@ -180,8 +180,8 @@ def _write(work: _Work, scope: Scope, edit: Edit | None, element: Element, *, vr
         _put(work, edit, element, encoded, scope)
 
 
-def _put(work: _Work, edit: Edit | None, element: Element, encoded: bytes, scope: Scope) -> None:
-    if is_short_form(element.vr, scope.encoding) and len(encoded) > MAX_SHORT_FORM_BYTES and edit is not None:
+def _put(work: _Work, edit: Edit, element: Element, encoded: bytes, scope: Scope) -> None:
+    if is_short_form(element.vr, scope.encoding) and len(encoded) > MAX_SHORT_FORM_BYTES:
         problem = f"takes more than the {MAX_SHORT_FORM_BYTES} bytes that an attribute of VR {element.vr} may have"
         work.violations.append(Violation(edit.field, problem))
         return
@@ -213,7 +213,7 @@ def _private_tag(attribute: PrivateAttribute, block: int) -> int:
     return attribute.group << 16 | block << 8 | attribute.element
 
 
-def _new_tag(work: _Work, scope: Scope, attribute: Attribute) -> int:
+def _new_tag(scope: Scope, attribute: Attribute) -> int:
     """The tag for an attribute that is absent; its creator reserves a block where it has none."""
     if not isinstance(attribute, PrivateAttribute):
         return attribute
@@ -225,7 +225,7 @@ def _new_tag(work: _Work, scope: Scope, attribute: Attribute) -> int:
     block = next((block for block in _BLOCKS if block not in taken), None)
     if block is None:
         raise _NotInFile("sets a private attribute in a group that has no block left")
-    creator = Element(attribute.group << 16 | block, "LO", b"", b"")
-    insert(scope.elements, creator)
-    _write(work, scope, None, creator, vr="LO", text=attribute.creator)
+    # A creator that comes this far is one of the private dictionary, all of which are ASCII.
+    creator = values.pad("LO", charset.encode(attribute.creator, scope.charsets, "LO"))
+    insert(scope.elements, Element(attribute.group << 16 | block, "LO", b"", creator))
     return _private_tag(attribute, block)

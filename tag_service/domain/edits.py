@@ -21,7 +21,8 @@ _ENUMERATED = {_PATIENT_SEX: ("M", "F", "O")}
 # PS3.6 leaves these VRs to (0028,0103), so the file decides.
 EITHER_INTEGER_VR = "US or SS"
 
-_MAX_EDITS = 1000
+# Every edit looks through the elements around it, of which there may be a million.
+_MAX_EDITS = 200
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,12 @@
 
 from struct import pack
 
+from service_runtime.errors import Reason, ServiceError
 from tag_service.domain import values
 from tag_service.domain.dataset import DicomFile, Element
+from tag_service.domain.dictionary import tag_text
 from tag_service.domain.scopes import insert
-from tag_service.domain.serialise import serialise
+from tag_service.domain.serialise import MAX_SHORT_FORM_BYTES, is_short_form, serialise
 from tag_service.domain.transfer_syntax import EXPLICIT_LE
 
 # Who wrote the file last (PS3.10 7.1). The UID is derived from a UUID (PS3.5 B.2).
@@ -14,6 +16,7 @@ IMPLEMENTATION_VERSION_NAME = "RIS_DICOM_GW"
 
 SOP_CLASS_UID = 0x00080016
 SOP_INSTANCE_UID = 0x00080018
+_MAX_UID_BYTES = 64
 _GROUP_LENGTH = 0x00020000
 _VERSION = 0x00020001
 _MEDIA_STORAGE_SOP_CLASS_UID = 0x00020002
@@ -28,9 +31,9 @@ _MIRRORED = {
 
 
 def uid_in(elements: list[Element], tag: int) -> str:
-    """The UID of this tag, "" where it is absent or no ASCII."""
+    """The UID of this tag, "" where it is absent or cannot be one."""
     for element in elements:
-        if element.tag == tag and isinstance(element.value, bytes):
+        if element.tag == tag and isinstance(element.value, bytes) and len(element.value) <= _MAX_UID_BYTES:
             return element.value.decode("ascii", "ignore").strip("\0 ")
     return ""
 
@@ -66,8 +69,13 @@ def write(file: DicomFile, before: dict[int, str]) -> bytes:
 
 
 def _explicit(element: Element) -> Element:
-    """The element in explicit VR little endian, which odd files do not use for it."""
-    group = pack("<H", element.tag >> 16)
-    if element.header.startswith(group) and element.header[4:6] == element.vr.encode("ascii"):
+    """The element in explicit VR, which odd files do not use. Raises MALFORMED_DICOM where that cannot hold it."""
+    assert isinstance(element.value, bytes)  # noqa: S101 - group 0002 has no sequences
+    if element.header[4:6] == element.vr.encode("ascii"):
         return element
+    if is_short_form(element.vr, EXPLICIT_LE) and len(element.value) > MAX_SHORT_FORM_BYTES:
+        tag = tag_text(element.tag)
+        raise ServiceError(
+            Reason.MALFORMED_DICOM, f"{tag} of the file meta information is too long for its VR.", metadata={"tag": tag}
+        )
     return Element(element.tag, element.vr, b"", element.value)

@@ -20,18 +20,28 @@ def transcode(file: DicomFile) -> None:
     """
     # All scopes are known before the first declaration changes, for items inherit it.
     for scope in list(scopes(file)):
+        creators = _creators(scope.elements)
         for element in scope.elements:
             if element.tag == SPECIFIC_CHARACTER_SET:
                 element.header, element.value = b"", _UTF_8_VALUE
             elif isinstance(element.value, bytes) and scope.charsets != charset.UTF_8:
-                _transcode_value(element, element.value, scope)
+                _transcode_value(element, element.value, scope, creators)
     if all(element.tag != SPECIFIC_CHARACTER_SET for element in file.elements):
         insert(file.elements, Element(SPECIFIC_CHARACTER_SET, "CS", b"", _UTF_8_VALUE))
 
 
-def _transcode_value(element: Element, value: bytes, scope: Scope) -> None:
-    vr = element.vr if element.vr in TEXT_VRS else _vr_of_unknown(element, scope)
-    # Pure ASCII is the same in UTF-8; escape sequences are ASCII too.
+def _creators(elements: list[Element]) -> dict[int, str]:
+    """The private creators of one data set or item, by the tag that reserves their block (PS3.5 7.8.1)."""
+    return {
+        element.tag: element.value.decode("ascii", "replace").strip(" \0")
+        for element in elements
+        if dictionary.is_private_creator(element.tag) and isinstance(element.value, bytes)
+    }
+
+
+def _transcode_value(element: Element, value: bytes, scope: Scope, creators: dict[int, str]) -> None:
+    vr = _vr_of_unknown(element.tag, creators) if element.vr == "UN" else element.vr
+    # Pure ASCII is the same in UTF-8, but for the escape sequences of ISO 2022.
     if vr not in TEXT_VRS or (value.isascii() and b"\x1b" not in value):
         return
     try:
@@ -47,22 +57,16 @@ def _transcode_value(element: Element, value: bytes, scope: Scope) -> None:
     element.header, element.value = b"", encoded
 
 
-def _vr_of_unknown(element: Element, scope: Scope) -> str:
-    """The VR of an element of VR UN, which stays UN; "" where no dictionary knows it."""
-    if element.vr != "UN":
-        return ""
-    if not dictionary.is_private(element.tag):
-        return dictionary.implicit_vr(element.tag)
-    if dictionary.is_private_creator(element.tag):
-        return "LO"
-    creator_tag = element.tag & 0xFFFF0000 | element.tag >> 8 & 0xFF
-    for other in scope.elements:
-        if other.tag == creator_tag and isinstance(other.value, bytes):
-            try:
-                return str(get_private_entry(element.tag, other.value.decode("ascii", "replace").strip(" \0"))[0])
-            except KeyError:
-                break
-    return ""
+def _vr_of_unknown(tag: int, creators: dict[int, str]) -> str:
+    """The VR that a dictionary knows for an element of VR UN; UN where none does."""
+    vr = dictionary.implicit_vr(tag)
+    creator = creators.get(tag & 0xFFFF0000 | tag >> 8 & 0xFF)
+    if vr != "UN" or creator is None:
+        return vr
+    try:
+        return str(get_private_entry(tag, creator)[0])
+    except KeyError:
+        return vr
 
 
 def _conflict(element: Element, problem: str) -> ServiceError:

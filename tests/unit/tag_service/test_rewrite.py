@@ -26,6 +26,7 @@ from tests.unit.tag_service.building import (
 )
 
 EXPLICIT = Writer(EXPLICIT_LITTLE)
+IMPLICIT = Writer(IMPLICIT_LITTLE)
 # Files of pydicom that are cut off on purpose.
 TRUNCATED = {"MR_truncated.dcm", "rtplan_truncated.dcm"}
 
@@ -154,6 +155,29 @@ def test_file_meta_without_preamble_gets_one():
     """A file that begins with group 2 gets a preamble and keeps its data set."""
     data = EXPLICIT.file(*plain(EXPLICIT))
     assert edit(data[132:]) == edit(data)
+
+
+def test_file_meta_of_the_wrong_encoding_is_put_right():
+    """File meta information in implicit VR comes out in explicit VR, and what that cannot hold is malformed."""
+    meta = IMPLICIT.element(0x00020001, "OB", b"\0\1") + IMPLICIT.text(0x00020010, "UI", EXPLICIT_LITTLE)
+    elements = b"".join(plain(EXPLICIT))
+    prefix = bytes(128) + b"DICM"
+    result = edit(prefix + meta + IMPLICIT.text(0x00020016, "AE", "SENDER") + elements)
+    assert body(result) == elements
+    assert EXPLICIT.text(0x00020016, "AE", "SENDER") in result
+    with pytest.raises(ServiceError) as caught:
+        edit(prefix + meta + IMPLICIT.text(0x00020016, "AE", "S" * 70_000) + elements)
+    assert caught.value.reason is Reason.MALFORMED_DICOM
+    assert caught.value.metadata == {"tag": "(0002,0016)"}
+
+
+def test_a_uid_beyond_all_bounds_stays_out_of_the_meta():
+    """A SOPInstanceUID that is none stays where it is and is not repeated in the file meta information."""
+    elements = IMPLICIT.text(0x00080016, "UI", "1.2") + IMPLICIT.text(0x00080018, "UI", "1" * 70_000)
+    result = edited(elements + IMPLICIT.text(0x00100020, "LO", "1"))
+    assert body(result.data).startswith(elements)
+    assert "MediaStorageSOPInstanceUID" not in read(result.data).file_meta
+    assert result.sop_instance_uid == ""
 
 
 def test_the_meta_follows_a_changed_uid_and_nothing_else():

@@ -207,11 +207,16 @@ def test_unknown_elements_are_text_where_a_dictionary_says_so():
             EXPLICIT.element(0x00191009, "UN", "é!".encode("latin-1")),
             EXPLICIT.text(0x00290010, "LO", "NOBODY"),
             EXPLICIT.element(0x00291010, "UN", "é!".encode("latin-1")),
+            EXPLICIT.element(0x00291110, "UN", "é!".encode("latin-1")),
+            EXPLICIT.element(0x00290012, "UN", "ACMÉ".encode("latin-1")),
         )
     )
     result = body(edit(data, patient_name=CYRILLIC))
     assert EXPLICIT.element(0x00104000, "UN", "größer".encode()) in result
-    assert EXPLICIT.element(0x00291010, "UN", "é!".encode("latin-1")) in result
+    assert EXPLICIT.element(0x00191009, "UN", "é! ".encode()) in result
+    assert EXPLICIT.element(0x00290012, "UN", "ACMÉ ".encode()) in result
+    for tag in (0x00291010, 0x00291110):
+        assert EXPLICIT.element(tag, "UN", "é!".encode("latin-1")) in result
 
 
 def test_a_creator_beyond_ascii_is_found():

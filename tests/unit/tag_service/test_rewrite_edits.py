@@ -264,16 +264,26 @@ def test_items_of_an_unknown_sequence_are_implicit_little_endian():
         assert body(result) == b"".join(plain(writer, expected))
 
 
+def test_an_empty_unknown_value_becomes_the_sequence_it_stands_for():
+    """A known sequence that the file holds as an empty UN takes its first item as SQ."""
+    data = EXPLICIT.file(*plain(EXPLICIT, EXPLICIT.element(0x00081140, "UN", b"")))
+    result = edit(data, set=("ReferencedImageSequence[0].StudyID=1",))
+    assert body(result) == b"".join(
+        plain(EXPLICIT, EXPLICIT.sequence(0x00081140, EXPLICIT.text(0x00200010, "SH", "1")))
+    )
+
+
 def test_the_vr_of_the_dictionary_replaces_an_unknown_one():
     """An attribute that a file holds as UN is written with its VR."""
     data = EXPLICIT.file(*plain(EXPLICIT, EXPLICIT.element(0x00101010, "UN", b"052Y")))
     assert EXPLICIT.text(0x00101010, "AS", "053Y") in edit(data, set=("PatientAge=053Y",))
 
 
-@pytest.mark.parametrize(("representation", "vr"), [(0, "US"), (1, "SS")])
+@pytest.mark.parametrize(("representation", "vr"), [(None, "US"), (0, "US"), (1, "SS")])
 def test_the_integer_vr_follows_the_pixel_representation(representation, vr):
     """A value of "US or SS" is US for unsigned and SS for signed pixels, and must fit that."""
-    data = EXPLICIT.file(*plain(EXPLICIT, EXPLICIT.number(0x00280103, representation)))
+    pixels = [] if representation is None else [EXPLICIT.number(0x00280103, representation)]
+    data = EXPLICIT.file(*plain(EXPLICIT, *pixels))
     assert EXPLICIT.element(0x00280106, vr, b"\x05\0") in edit(data, set=("SmallestImagePixelValue=5",))
     wrong = {"US": "-5", "SS": "65535"}[vr]
     assert set(problems(data, set=(f"SmallestImagePixelValue={wrong}",))) == {"set[0]"}
@@ -340,6 +350,28 @@ class TestPrivate:
             writer.text(0x00291208, "CS", "NEW"),
         )
         assert body(result) == b"".join(expected)
+
+    @in_every_encoding
+    def test_a_creator_that_is_there_keeps_its_block(self, writer):
+        """An attribute that a creator of the file lacks goes into the block it has."""
+        creator = writer.text(0x00290015, "LO", "SIEMENS CSA HEADER")
+        result = edit(writer.file(*plain(writer, creator)), set=('(0029,"SIEMENS CSA HEADER",08)=NEW',))
+        assert body(result) == b"".join(plain(writer, creator, writer.text(0x00291508, "CS", "NEW")))
+
+    def test_a_full_group_takes_no_creator(self):
+        """Where every block of a group is reserved, a new creator is refused."""
+        creators = [EXPLICIT.text(0x00290000 | block, "LO", "OTHER") for block in range(0x10, 0x100)]
+        data = EXPLICIT.file(*plain(EXPLICIT, *creators))
+        assert set(problems(data, set=('(0029,"SIEMENS CSA HEADER",08)=NEW',))) == {"set[0]"}
+
+    def test_a_private_sequence_of_the_file_is_entered(self):
+        """A path leads into a private sequence that the file holds, and not into one that it does not."""
+        item = EXPLICIT.text(0x00200010, "SH", "1")
+        sequence = EXPLICIT.sequence(0x00291111, item)
+        data = EXPLICIT.file(*plain(EXPLICIT, *self.block(EXPLICIT), sequence))
+        result = read(edit(data, set=('(0029,"ACME 1",11)[0].StudyID=2',)))
+        assert result[0x00291111].value[0].StudyID == "2"
+        assert set(problems(data, set=('(0029,"ACME 2",11)[0].StudyID=1',))) == {"set[0]"}
 
     @in_every_encoding
     def test_nested_creators_and_late_groups_go(self, writer):
