@@ -16,6 +16,7 @@ from tag_service.domain.scopes import root
 from tag_service.domain.serialise import in_pieces, serialise
 
 _DIRECTORY_RECORD_SEQUENCE = 0x00041220
+_FILE_META_GROUP = 0x0002
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def rewrite(data: bytes, edits: Edits, limits: Limits) -> Edited:
     file without preamble or file meta information comes out with both.
 
     Raises what `edits.plan` and `dataset.load` raise, INVALID_FIELD for an edit that does not fit this file,
-    CHARSET_CONFLICT, and EDIT_REFUSED for a DICOMDIR.
+    CHARSET_CONFLICT, EDIT_REFUSED for a DICOMDIR, and MALFORMED_DICOM for file meta information inside the data set.
     """
     planned = plan(edits)
     file = dataset.load(data, limits)
@@ -53,6 +54,9 @@ def rewrite(data: bytes, edits: Edits, limits: Limits) -> Edited:
     before = file_meta.identity(file.elements)
     apply.drop_elements(file, private=edits.remove_private_tags)
     apply.apply(file, planned)
+    if file.elements and file.elements[0].tag >> 16 == _FILE_META_GROUP:
+        # Behind the new file meta information it would be read as a part of it.
+        raise ServiceError(Reason.MALFORMED_DICOM, "The data set holds file meta information among its elements.")
     body = serialise(file.elements, root(file).encoding)
     body = _deflate(body) if file.deflated else chain(body, (file.trailing,))
     parts = tuple(in_pieces(chain((file_meta.write(file, before),), body)))

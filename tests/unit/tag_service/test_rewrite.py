@@ -237,6 +237,16 @@ def test_a_dicomdir_is_refused():
     assert caught.value.reason is Reason.EDIT_REFUSED
 
 
+def test_file_meta_that_strayed_into_the_data_set_is_malformed():
+    """Elements of group 2 that an edit would bring to the front of the data set are not passed off as file meta."""
+    private = EXPLICIT.text(0x00090010, "LO", "ACME")
+    data = EXPLICIT.file(private, EXPLICIT.text(0x00020010, "UI", IMPLICIT_LITTLE), *plain(EXPLICIT))
+    assert body(edit(data)) == body(data)
+    with pytest.raises(ServiceError) as caught:
+        edit(data, remove_private_tags=True)
+    assert caught.value.reason is Reason.MALFORMED_DICOM
+
+
 def test_a_file_that_cannot_be_read_is_not_edited():
     """What reading refuses, editing refuses for the same reason."""
     data = EXPLICIT.file(*plain(EXPLICIT))
