@@ -22,7 +22,7 @@ from pacs_gateway.domain.registry import PatientEntry, Role, UserEntry
 from pacs_gateway.domain.upload_log import UploadLog
 from pacs_gateway.use_cases.ports import UnitOfWork
 from service_runtime.errors import Reason, ServiceError
-from tests.integration.databases import alembic, empty_database, migrate, migrated_database
+from tests.integration.databases import alembic, empty_database, execute, migrate, migrated_database
 
 A_FEW_SECONDS = 12
 ENTRY = PatientEntry("1", "Smith^Anna", None, "")
@@ -34,6 +34,8 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
     """A server of this module's own, for it is treated badly."""
     folder = Path(tmp_path_factory.mktemp("outages"))
     async with Stack(folder, parts=("postgres", "migrations")) as stack:
+        # A server that is thrown away writes late: without this, the tables would not survive the first kill.
+        await execute(stack.database_url, "CHECKPOINT")
         yield stack
 
 
