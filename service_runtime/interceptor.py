@@ -12,7 +12,7 @@ import inspect
 import re
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from grpc.aio import AbortError, InternalError, ServicerContext
 
 from service_runtime.errors import Reason, ServiceError
@@ -39,6 +40,8 @@ _REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DRAIN_BYTES = 256 * 1024 * 1024
 _DRAIN_SECONDS = 10
 _RETRY_SECONDS = 5
+# The longest wait for a client to take one message of a response stream.
+_WRITE_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +72,9 @@ class _Requests:
     read to its end when nobody wants it any more.
     """
 
-    def __init__(self, messages: AsyncIterator[Any]) -> None:
+    def __init__(self, messages: AsyncIterator[bytes], parse: Callable[[bytes], Any]) -> None:
         self._messages = messages
+        self._parse = parse
         self._reading: asyncio.Task[Any] | None = None
         self._ended = False
 
@@ -87,7 +91,7 @@ class _Requests:
         if message is _END:
             self._ended = True
             raise StopAsyncIteration
-        return message
+        return _parsed(message, self._parse)
 
     async def drain(self) -> None:
         """Reads and forgets the rest, up to a limit in bytes and time."""
@@ -95,7 +99,7 @@ class _Requests:
         try:
             async with asyncio.timeout(_DRAIN_SECONDS):
                 async for message in self:
-                    size += len(message.file.data)
+                    size += message.ByteSize()
                     if size > _DRAIN_BYTES:
                         break
         except TimeoutError:
@@ -109,6 +113,33 @@ class _Requests:
 
 async def _next_or_end(messages: AsyncIterator[Any]) -> Any:
     return await anext(messages, _END)
+
+
+def _parsed(data: bytes, parse: Callable[[bytes], Any]) -> Any:
+    try:
+        return parse(data)
+    except DecodeError as error:
+        raise ServiceError(
+            Reason.INVALID_FIELD, "The bytes are no message of this method. Send what the protos describe."
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Method:
+    """A method of ours: its name ("/package.Service/Method"), the servicer's part of it, and what it is sent."""
+
+    name: str
+    behaviour: Callable[..., Any]
+    request_streaming: bool
+    parse: Callable[[bytes], Any]
+
+    def call(self, request: Any, context: ServicerContext[Any, Any]) -> _Call:
+        """A call of the method, `request` being what grpc gives: bytes, or their stream."""
+        return _Call(self.name, context, _Requests(aiter(request), self.parse) if self.request_streaming else None)
+
+    def request(self, request: Any, call: _Call) -> Any:
+        """The request for the servicer: a message, or their stream. Raises INVALID_FIELD for bytes that are none."""
+        return _parsed(request, self.parse) if call.requests is None else call.requests
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -134,41 +165,36 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         method = str(handler_call_details.method)
         if handler is None or not method.startswith(OWN_SERVICES):
             return handler
+        assert handler.request_deserializer is not None  # noqa: S101 - generated code gives one
         make = _MAKERS[handler.request_streaming, handler.response_streaming]
         behaviour = getattr(handler, make.__name__.removesuffix("_rpc_method_handler"))
         wrapped = (self._stream if handler.response_streaming else self._unary)(
-            method, behaviour, request_streaming=handler.request_streaming
+            _Method(method, behaviour, handler.request_streaming, handler.request_deserializer)
         )
-        return make(
-            wrapped,
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
+        # Without a deserializer: grpc would tell the client what the one of protobuf says of bytes that are no message.
+        return make(wrapped, response_serializer=handler.response_serializer)
 
-    def _unary(
-        self, method: str, behaviour: Callable[..., Awaitable[Any]], *, request_streaming: bool
-    ) -> Callable[..., Awaitable[Any]]:
+    def _unary(self, method: _Method) -> Callable[..., Awaitable[Any]]:
         async def call(request: Any, context: ServicerContext[Any, Any]) -> Any:
-            one = _call(method, request, context, request_streaming=request_streaming)
+            one = method.call(request, context)
             async with self._around(one):
-                response = await behaviour(one.requests or request, context)
+                response = await method.behaviour(method.request(request, one), context)
                 await _drain_for_http2(one)
                 return response
 
         return call
 
-    def _stream(
-        self, method: str, behaviour: Callable[..., AsyncGenerator[Any, None]], *, request_streaming: bool
-    ) -> Callable[..., Awaitable[None]]:
-        assert inspect.isasyncgenfunction(behaviour)  # noqa: S101 - what our servicers are
+    def _stream(self, method: _Method) -> Callable[..., Awaitable[None]]:
+        assert inspect.isasyncgenfunction(method.behaviour)  # noqa: S101 - what our servicers are
 
         # Writes the responses itself: grpc would leave the generator of a call that is cancelled to the garbage
         # collector.
         async def call(request: Any, context: ServicerContext[Any, Any]) -> None:
-            one = _call(method, request, context, request_streaming=request_streaming)
-            async with self._around(one), aclosing(behaviour(one.requests or request, context)) as responses:
-                async for response in responses:
-                    await _write(context, response)
+            one = method.call(request, context)
+            async with self._around(one):
+                async with aclosing(method.behaviour(method.request(request, one), context)) as responses:
+                    async for response in responses:
+                        await _write(context, response)
                 await _drain_for_http2(one)
 
         return call
@@ -228,15 +254,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             CALLER.set(await self._gatekeeper.admit(call.method, user_id, token))
 
 
-def _call(method: str, request: Any, context: ServicerContext[Any, Any], *, request_streaming: bool) -> _Call:
-    return _Call(method, context, _Requests(aiter(request)) if request_streaming else None)
-
-
 async def _write(context: ServicerContext[Any, Any], response: Any) -> None:
     try:
-        await context.write(response)
-    except InternalError:
-        # The client went away; the cancellation that says so may come a moment later.
+        async with asyncio.timeout(_WRITE_SECONDS):
+            await context.write(response)
+    except (InternalError, TimeoutError):
+        # The client went away, and the cancellation that says so may come a moment later; or it does not read, and so
+        # can be told nothing.
         raise asyncio.CancelledError from None
 
 

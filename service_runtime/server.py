@@ -19,7 +19,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import structlog
@@ -152,6 +152,7 @@ async def serve(
             readiness.cancel()
             await servicer.enter_graceful_shutdown()
             await asyncio.sleep(settings.drain_seconds)
+            servicer.end_watches()
             await server.stop(settings.shutdown_grace_seconds)
         finally:
             readiness.cancel()
@@ -160,7 +161,7 @@ async def serve(
     log.info("stopped")
 
 
-async def _server_of(service: Service, settings: RuntimeSettings) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+async def _server_of(service: Service, settings: RuntimeSettings) -> tuple[grpc.aio.Server, _Health]:
     """The server with everything on it, and the health that it tells, which is NOT_SERVING."""
     interceptor = CallInterceptor(
         verifier=TokenVerifier(issuer=settings.auth_issuer, audience=settings.auth_audience, jwks=settings.auth_jwks),
@@ -180,7 +181,7 @@ async def _server_of(service: Service, settings: RuntimeSettings) -> tuple[grpc.
         maximum_concurrent_rpcs=at_once,
     )
     service.register(server)
-    servicer = health.aio.HealthServicer()
+    servicer = _Health()
     for name in ("", *service.names):
         await servicer.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
@@ -190,7 +191,36 @@ async def _server_of(service: Service, settings: RuntimeSettings) -> tuple[grpc.
     return server, servicer
 
 
-async def _tell_readiness(service: Service, servicer: health.aio.HealthServicer, interval: float) -> None:
+class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # the library has no types
+    """Health checking whose watchers, who would stay for ever, do not keep the server from stopping."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._watching: set[asyncio.Task[Any]] = set()
+        self._ending = False
+
+    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802 - grpc's
+        """Tells the status at each change, until the server stops."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - each call is a task
+        self._watching.add(task)
+        try:
+            await super().Watch(request, context)
+        except asyncio.CancelledError:
+            # To return is to end the call as it should.
+            if not self._ending:
+                raise
+        finally:
+            self._watching.discard(task)
+
+    def end_watches(self) -> None:
+        """Ends the calls of those who watch."""
+        self._ending = True
+        for task in self._watching:
+            task.cancel()
+
+
+async def _tell_readiness(service: Service, servicer: _Health, interval: float) -> None:
     """Keeps the health of the process ("") and of its services as readiness has it, for ever."""
     known: bool | None = None
     while True:

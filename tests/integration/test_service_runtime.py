@@ -241,6 +241,19 @@ async def test_call_is_logged_with_method_outcome_and_user_and_no_patient_data(s
     assert "Indiana" not in repr(logs)
 
 
+@pytest.mark.parametrize("method", ["/ris.pacs.v1.StudyService/GetStudy", "/ris.pacs.v1.UploadService/Upload"])
+async def test_bytes_that_are_no_message_are_refused(service: Running, method: str) -> None:
+    """What cannot be parsed as the method's request is INVALID_FIELD, in our words and not in the parser's."""
+    garbage = b"\x0a\xff" + SECRET.encode()
+    if method.endswith("Upload"):
+        call = service.channel.stream_unary(method)(iter([garbage]), metadata=service.token)
+    else:
+        call = service.channel.unary_unary(method)(garbage, metadata=service.token)
+    error = await error_of(call)
+    assert details_of(error)["ErrorInfo"].reason == "INVALID_FIELD"
+    assert "arsing" not in (error.details() or "")
+
+
 async def test_unknown_method_is_unimplemented(service: Running) -> None:
     """A method that nobody serves is UNIMPLEMENTED."""
     error = await error_of(service.channel.unary_unary("/ris.pacs.v1.StudyService/Nothing")(b""))
@@ -331,6 +344,15 @@ async def test_call_cancelled_while_it_answers_closes_its_generator(service: Run
         await until(lambda: service.parts.uploads.notes == ["closed after 1"])
         await until(lambda: [entry for entry in logs if entry["event"] == "call"])
     assert [entry["outcome"] for entry in logs if entry["event"] in {"call", "defect"}] == ["CANCELLED"]
+
+
+async def test_client_that_does_not_read_is_given_up(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that takes no message of a response stream for too long does not hold the call for ever."""
+    monkeypatch.setattr(interceptor, "_WRITE_SECONDS", 0.2)
+    call = service.uploads.UploadMultiple(iter([one_of_many(b"a", patient_match="flood")]), metadata=service.token)
+    await call.read()
+    await until(lambda: service.parts.uploads.notes == ["closed after 1"])
+    call.cancel()
 
 
 async def test_answer_before_the_end_of_the_upload_reaches_a_grpc_client(service: Running) -> None:

@@ -170,6 +170,22 @@ async def test_call_that_outlasts_the_grace_is_cut_off(tmp_path: Path) -> None:
             await slow
 
 
+async def test_watchers_of_health_do_not_hold_up_the_end(tmp_path: Path) -> None:
+    """Who watches the health sees it turn NOT_SERVING, and then the end of the call, long before the grace is over."""
+    async with started(tmp_path, SHUTDOWN_GRACE_SECONDS="60") as one:
+        await until(lambda: is_serving(one))
+        async with one.channel() as channel:
+            watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            seen = [await watching.read()]
+            one.process.send_signal(signal.SIGTERM)
+            while (answer := await watching.read()) is not grpc.aio.EOF:
+                seen.append(answer)
+            assert await watching.code() is grpc.StatusCode.OK
+        assert await one.ended() == 0
+    kinds = health_pb2.HealthCheckResponse
+    assert [answer.status for answer in seen] == [kinds.SERVING, kinds.NOT_SERVING]
+
+
 async def test_log_is_json_and_holds_no_exceptions_text(tmp_path: Path) -> None:
     """A defect leaves its kind and its place in the log, as JSON, and its text nowhere the process prints."""
     async with started(tmp_path) as one:
