@@ -291,6 +291,8 @@ class Tokenizer:
                         vr, special = "", True
                     else:
                         vr, size, length = _header_at(buf, pos, tag, frame.encoding)
+                        if len(buf) - pos < size:
+                            raise self._truncated(tag, base + pos)
                         special = not vr or vr == "SQ" or vr == "UN" or length == UNDEFINED_LENGTH  # noqa: PLR1714 - is faster
                         whole = WHOLE_TEXT_BYTES if vr in LONG_TEXT_VRS else WHOLE_BYTES
             else:
