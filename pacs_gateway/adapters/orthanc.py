@@ -20,7 +20,7 @@ from httpx_aiohttp import AiohttpTransport
 from pacs_gateway.adapters import orthanc_answers as answers
 from pacs_gateway.adapters.orthanc_answers import checked_id, nonsense, parse
 from pacs_gateway.adapters.orthanc_body import ReplayableBody
-from pacs_gateway.adapters.orthanc_query import STUDY_COUNTS, literal, matches, query_of
+from pacs_gateway.adapters.orthanc_query import STUDY_COUNTS, is_literal, matches, query_of
 from pacs_gateway.domain.study import Counts, Fingerprint, PacsSeries, PacsStudy, StoredInstance, StudyFilter
 from service_runtime.errors import Reason, ServiceError
 
@@ -151,22 +151,27 @@ class Orthanc:
         query = query_of(wanted)
         asked = limit
         while True:
-            content = await self._post({"Level": "Study", "Query": query, "Expand": True, "Limit": asked})
-            studies = await parse(answers.STUDIES, content)
-            found = [one for study in studies if matches(one := study.as_pacs_study(), wanted)]
+            studies = await self._studies(query, limit=asked, counted=wanted.modality is not None)
+            found = [study for study in studies if matches(study.as_pacs_study(), wanted)]
             if wanted.modality is not None:
-                found = await self._with_modality(found, wanted.modality)
+                counted = await self._counted(found)
+                found = [study for study, counts in counted if wanted.modality in counts.modalities]
             if len(found) >= limit or len(studies) < asked:
-                return found[:limit]
+                return [study.as_pacs_study() for study in found[:limit]]
             asked *= 4
 
     async def counts(self, study_uids: Collection[str]) -> Mapping[str, Counts]:
         """What the studies hold, by StudyInstanceUID, from one query (two of Orthanc before 1.11) for all of them.
 
-        Where several patients have a study with the same UID, what they hold together.
+        Where several patients have a study with the same UID, what they hold together. A UID that is unknown, or that
+        Orthanc would take for a pattern, is left out.
         """
+        query = "\\".join(filter(is_literal, sorted(set(study_uids))))
+        if not query:
+            return {}
+        studies = await self._studies({"StudyInstanceUID": query}, counted=True)
         by_uid: dict[str, list[Counts]] = {}
-        for study, counts in await self._counts(study_uids):
+        for study, counts in await self._counted(studies):
             by_uid.setdefault(study.tags.study_instance_uid, []).append(counts)
         return {uid: answers.sum_of(counts) for uid, counts in by_uid.items()}
 
@@ -210,23 +215,23 @@ class Orthanc:
         centre = 0 if signed and signed[0] else width // 2
         return await self._png(f"{path}/{_THUMBNAIL}&window-center={centre}&window-width={width}")
 
-    async def _counts(self, study_uids: Collection[str]) -> Sequence[tuple[answers.Study, Counts]]:
-        if not study_uids:
-            return []
-        query = {"StudyInstanceUID": "\\".join(literal(uid, "StudyInstanceUID") for uid in sorted(set(study_uids)))}
-        body = {"Level": "Study", "Query": query, "Expand": True, "RequestedTags": STUDY_COUNTS}
-        studies = await parse(answers.STUDIES, await self._post(body))
+    async def _studies(
+        self, query: Mapping[str, str], *, limit: int = 0, counted: bool = False
+    ) -> Sequence[answers.Study]:
+        """The studies that Orthanc finds; 0 is no limit. `counted`: with what they hold, where Orthanc computes it."""
+        body = {"Level": "Study", "Query": query, "Expand": True, "Limit": limit}
+        tags = {"RequestedTags": STUDY_COUNTS} if counted else {}
+        return await parse(answers.STUDIES, await self._post({**body, **tags}))
+
+    async def _counted(self, studies: Sequence[answers.Study]) -> Sequence[tuple[answers.Study, Counts]]:
+        """The studies with what they hold: as Orthanc computed it, else from one query for all their series."""
         by_study: dict[str, list[answers.Series]] = {}
-        if any(study.computed is None for study in studies):
-            content = await self._post({"Level": "Series", "Query": query, "Expand": True})
+        uids = {study.tags.study_instance_uid for study in studies if study.computed is None}
+        if query := "\\".join(filter(is_literal, sorted(uids))):
+            content = await self._post({"Level": "Series", "Query": {"StudyInstanceUID": query}, "Expand": True})
             for one in await parse(answers.SERIES, content):
                 by_study.setdefault(one.study, []).append(one)
         return [(study, answers.counts_of(study, by_study.get(study.id, ()))) for study in studies]
-
-    async def _with_modality(self, studies: Sequence[PacsStudy], modality: str) -> list[PacsStudy]:
-        counts = await self._counts([study.study_instance_uid for study in studies])
-        having = {study.id for study, held in counts if modality in held.modalities}
-        return [study for study in studies if study.orthanc_study_id in having]
 
     async def _hash(self, path: str) -> Fingerprint | None:
         """Size and MD5 of a file while it comes in."""

@@ -31,9 +31,16 @@ def literal(value: str, keyword: str) -> str:
     """The value, which must mean itself to Orthanc: an empty one, or one with a wildcard (PS3.4 C.2.2.2), would match
     other studies, or all. Raises INVALID_FIELD.
     """
-    if not value.strip() or any(char in "*?\\" or unicodedata.category(char) in {"Cc", "Cs"} for char in value):
+    if not is_literal(value):
         raise InvalidFieldError(Violation(keyword, "Must not be empty, nor hold *, ?, \\ or control characters."))
     return value
+
+
+def is_literal(value: str) -> bool:
+    """Whether the value means itself to Orthanc."""
+    return bool(value.strip()) and not any(
+        char in "*?\\" or unicodedata.category(char) in {"Cc", "Cs"} for char in value
+    )
 
 
 def matches(study: PacsStudy, wanted: StudyFilter) -> bool:

@@ -123,7 +123,7 @@ async def test_identifiers_are_compared_exactly(shelf: Shelf) -> None:
 async def test_a_wildcard_never_reaches_orthanc(shelf: Shelf, end: str) -> None:
     """An identifier that Orthanc would take for a pattern, which has matches, is an error."""
     base = fresh_id()
-    await shelf.make(PatientID=base + "A", AccessionNumber=base + "A")
+    await shelf.make(PatientID=base + "A", AccessionNumber=base + "A", PatientName=base + "A")
     for wanted in (
         StudyFilter(patient_id=base + end),
         StudyFilter(accession_number=base + end),
@@ -131,9 +131,7 @@ async def test_a_wildcard_never_reaches_orthanc(shelf: Shelf, end: str) -> None:
     ):
         with pytest.raises(InvalidFieldError):
             await shelf.pacs.find_studies(wanted, limit=10)
-    for uid in ("*", "", "1.2\\1.3"):
-        with pytest.raises(InvalidFieldError):
-            await shelf.pacs.counts([generate_uid(), uid])
+    assert await shelf.pacs.counts(["*", "", "1.2*", generate_uid()]) == {}
 
 
 async def test_dates_are_a_range_with_both_ends(shelf: Shelf) -> None:
