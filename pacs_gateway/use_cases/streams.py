@@ -1,6 +1,7 @@
 """The way of a file's bytes through an upload: looked into at the front, read once to the end, measured on the way."""
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine
 from typing import Any, TypeVar
@@ -58,7 +59,7 @@ class Measured:
 
 
 async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
-    """Runs `work`, which must bound its own time, to its end even when the caller is cancelled meanwhile.
+    """Runs `work`, which must bound its own time, to its end even when the caller is cancelled meanwhile, also twice.
 
     The caller's cancellation goes on afterwards.
     """
@@ -66,7 +67,8 @@ async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
     try:
         return await asyncio.shield(task)
     finally:
-        if not task.done():
-            await asyncio.wait([task])
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
         if not task.cancelled():
             task.exception()  # looked at, so that it is not reported as forgotten where the caller was cancelled

@@ -39,6 +39,8 @@ log = structlog.get_logger()
 CANCELLED = "CANCELLED"
 # A StudyInstanceUID under more than a few PatientIDs is wrong anyway.
 _SAME_UID = 10
+# Of a file that never set out, nothing was sent.
+_NOTHING = Fingerprint(0, "")
 
 
 class Uploads:
@@ -127,21 +129,29 @@ class Upload:
     async def _accept(self, name: str, original: DicomTags, tags: DicomTags, began: float) -> _Accepted:
         """Finds the patient and the order, checks them, and writes to the log that the file is on its way."""
         expect_identifiers(tags)
-        async with self._database.begin() as work:
-            await work.lock_study(tags.study_instance_uid)
-            patient = await self._patient_of(work, tags)
-            order = await self._order_of(work, patient, tags)
-            known = await self._known_log(work, tags.study_instance_uid)
-            await self._expect_same_patient(known, patient, tags)
-            begun = self._log_for(known, patient, original, study_uid=tags.study_instance_uid).begun(
-                by=self._by,
-                at=self._clock(),
-                source=self._options.source,
-                order_id=order.id if order else None,
-            )
-            await work.upload_logs.save(begun)
-            await work.commit()
-        return _Accepted(name, original, tags, patient, order, begun.id, began)
+        accepted: _Accepted | None = None
+        try:
+            async with self._database.begin() as work:
+                await work.lock_study(tags.study_instance_uid)
+                patient = await self._patient_of(work, tags)
+                order = await self._order_of(work, patient, tags)
+                known = await self._known_log(work, tags.study_instance_uid)
+                await self._expect_same_patient(known, patient, tags)
+                begun = self._log_for(known, patient, original, study_uid=tags.study_instance_uid).begun(
+                    by=self._by,
+                    at=self._clock(),
+                    source=self._options.source,
+                    order_id=order.id if order else None,
+                )
+                await work.upload_logs.save(begun)
+                accepted = _Accepted(name, original, tags, patient, order, begun.id, began)
+                await work.commit()
+        except BaseException as error:
+            # Broken off around the commit, which may have been done: then nothing is on its way, as the log says.
+            if accepted is not None:
+                await to_the_end(self._log_failure(accepted, _NOTHING, _reason_of(error)))
+            raise
+        return accepted
 
     async def _patient_of(self, work: UnitOfWork, tags: DicomTags) -> Patient:
         """The patient that the upload names, else the one of the RIS with the file's PatientID, else a new one."""
