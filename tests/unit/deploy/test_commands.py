@@ -13,6 +13,7 @@ import jwt
 import pytest
 
 from deploy.local import __main__ as cli
+from deploy.local.keys import AUDIENCE
 from deploy.local.people import USERS
 from deploy.local.ports import free_ports
 from deploy.local.process import PartError
@@ -38,7 +39,6 @@ class NoStack:
 def _away_from_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """State goes to a folder of the test's, ports are free ones, and no stack is started."""
     monkeypatch.setattr(cli, "STATE", tmp_path / ".run")
-    monkeypatch.setattr(cli, "KEYS", tmp_path / ".run" / "keys")
     monkeypatch.setattr(cli, "Stack", NoStack)
     ports = free_ports()
     for setting in PORT_SETTINGS:
@@ -147,6 +147,21 @@ def test_a_second_stack_on_the_same_state_is_refused(
         assert "is up already" in capsys.readouterr().err
     assert run(monkeypatch, "up") == 1
     assert "this is where the stack starts" in capsys.readouterr().err
+
+
+def test_another_state_is_another_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --state, `up` runs beside the stack in .run/, and `token` signs with the key that lies there."""
+    (tmp_path / ".run").mkdir()
+    with (tmp_path / ".run" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert run(monkeypatch, "up", "--state", str(tmp_path / "other")) == 1
+    assert "this is where the stack starts" in capsys.readouterr().err
+    assert run(monkeypatch, "token", "--state", str(tmp_path / "other")) == 0
+    token = capsys.readouterr().out.strip()
+    (jwk,) = jwt.PyJWKSet.from_json((tmp_path / "other" / "keys" / "jwks.json").read_text()).keys
+    assert jwt.decode(token, jwk, algorithms=["ES256"], audience=AUDIENCE)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
