@@ -1,0 +1,500 @@
+"""What the adapter makes of an Orthanc that is away, slow, broken, hostile, or none at all. The sockets are real."""
+
+import asyncio
+import json
+import logging
+import threading
+import time
+import tracemalloc
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from deploy.local.ports import free_ports
+from pacs_gateway.adapters import orthanc_answers
+from pacs_gateway.adapters.orthanc import Deadlines, Orthanc
+from pacs_gateway.domain.study import Fingerprint, StudyFilter
+from service_runtime.errors import Reason, ServiceError
+from tests.unit.pacs_gateway.http_server import Answer, Request, answer_json, answer_with, head, serving
+
+_ID = "01234567-89abcdef-01234567-89abcdef-01234567"
+_BRISK = Deadlines(check=0.3, query=0.3, store=0.5, delete=0.3)
+_STORED = {"ID": _ID, "ParentStudy": _ID, "Status": "Success"}
+_KIB, _MIB = 1024, 1024 * 1024
+
+
+async def _file(*chunks: bytes) -> AsyncIterator[bytes]:
+    for chunk in chunks or (b"DICM",):
+        yield chunk
+
+
+_CALLS: dict[str, Callable[[Orthanc], Awaitable[Any]]] = {
+    "check": lambda pacs: pacs.check(),
+    "store": lambda pacs: pacs.store(_file()),
+    "fingerprint": lambda pacs: pacs.fingerprint(_ID),
+    "find_studies": lambda pacs: pacs.find_studies(StudyFilter(), limit=10),
+    "counts": lambda pacs: pacs.counts(["1.2"]),
+    "series": lambda pacs: pacs.series(_ID),
+    "instances": lambda pacs: pacs.instances(_ID),
+    "delete_study": lambda pacs: pacs.delete_study(_ID),
+    "delete_instance": lambda pacs: pacs.delete_instance(_ID),
+    "picture": lambda pacs: pacs.picture(_ID),
+}
+_READING = [name for name in _CALLS if not name.startswith("delete") and name != "picture"]
+
+
+@asynccontextmanager
+async def _pacs(url: str, **options: Any) -> AsyncIterator[Orthanc]:
+    pacs = Orthanc(url, username="gateway", password="wrong", **{"deadlines": _BRISK, **options})
+    try:
+        yield pacs
+    finally:
+        await pacs.close()
+
+
+async def _error(url: str, call: str, **options: Any) -> ServiceError:
+    async with _pacs(url, **options) as pacs:
+        with pytest.raises(ServiceError) as error:
+            await _CALLS[call](pacs)
+    return error.value
+
+
+def test_the_default_deadlines_are_the_documented_ones() -> None:
+    """Health within 5 s, a query within 30 s, a store within 300 s, a deletion within 60 s."""
+    assert Deadlines() == Deadlines(check=5, query=30, store=300, delete=60)
+
+
+@pytest.mark.parametrize("call", _CALLS)
+async def test_an_orthanc_that_is_down_is_unavailable(call: str) -> None:
+    """Nobody listens: UNAVAILABLE at once, with a delay after which to try again."""
+    began = time.monotonic()
+    error = await _error(f"http://127.0.0.1:{free_ports().orthanc}", call)
+    assert error.reason is Reason.ORTHANC_UNAVAILABLE
+    assert error.retry_after
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("call", _CALLS)
+async def test_an_orthanc_that_is_slow_is_unavailable_at_the_deadline(call: str) -> None:
+    """A server that takes requests and says nothing ends every call at its deadline, not after several of them."""
+
+    async def silent(_request: Request, _writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(30)
+
+    async with serving(silent) as server:
+        began = time.monotonic()
+        error = await _error(server.url, call)
+        assert error.reason is Reason.ORTHANC_UNAVAILABLE
+        assert time.monotonic() - began < 1
+
+
+async def test_an_answer_that_trickles_ends_at_the_deadline() -> None:
+    """Each byte in time does not help: the deadline is for the whole answer."""
+
+    async def trickle(_request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(head(200, 1000))
+        for _ in range(1000):
+            writer.write(b" ")
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    async with serving(trickle) as server:
+        began = time.monotonic()
+        assert (await _error(server.url, "check")).reason is Reason.ORTHANC_UNAVAILABLE
+        assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("call", _CALLS)
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (500, Reason.ORTHANC_ERROR),
+        (507, Reason.ORTHANC_ERROR),
+        (301, Reason.ORTHANC_ERROR),
+        (401, Reason.ORTHANC_ERROR),
+        (403, Reason.ORTHANC_ERROR),
+        (502, Reason.ORTHANC_UNAVAILABLE),
+        (503, Reason.ORTHANC_UNAVAILABLE),
+        (504, Reason.ORTHANC_UNAVAILABLE),
+    ],
+)
+async def test_a_status_of_failure_is_an_error(call: str, status: int, reason: Reason) -> None:
+    """Absent, forbidden and broken are told apart, and nothing of the body gets into the message."""
+    async with serving(answer_with(status, "secret detail")) as server:
+        error = await _error(server.url, call)
+    assert error.reason is reason
+    assert "secret" not in str(error)
+
+
+@pytest.mark.parametrize("call", _CALLS)
+async def test_a_wrong_password_is_said_to_be_one(call: str) -> None:
+    """401 names the settings to look at, and not the password."""
+    async with serving(answer_with(401)) as server:
+        error = await _error(server.url, call)
+    assert error.reason is Reason.ORTHANC_ERROR
+    assert "credentials" in error.message
+    assert "ORTHANC_PASSWORD" in error.message
+    assert "wrong" not in error.message
+
+
+@pytest.mark.parametrize("call", _READING)
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\x00\xff\xfe garbage",
+        b"<html><body>Welcome to the proxy</body></html>",
+        b'{"a": ',
+        b"null",
+        b"42",
+        b'"text"',
+        b"[[]]",
+        b'[{"ID": "x"}]',
+        b'{"ID": 1, "Version": 5, "Status": []}',
+        b'[{"ID": "../../x", "MainDicomTags": {}, "PatientMainDicomTags": {}, "ParentStudy": "", "Instances": []}]',
+        b"[" * 100_000,
+        b'{"Version": "' + b"x" * 1000 + b'"}',
+    ],
+    ids=range(13),
+)
+async def test_an_answer_of_the_wrong_shape_is_an_error(call: str, body: bytes) -> None:
+    """Garbage, HTML with status 200, other JSON, ids that are none, and depth without end: ORTHANC_ERROR, no crash."""
+    async with serving(answer_with(200, body)) as server:
+        error = await _error(server.url, call)
+    assert error.reason is Reason.ORTHANC_ERROR
+    assert "ORTHANC_URL" in error.message
+
+
+async def test_a_picture_that_is_none_is_not_handed_out() -> None:
+    """HTML with status 200 in place of a PNG is no picture."""
+    async with (
+        serving(answer_with(200, "<html></html>", content_type="image/png")) as server,
+        _pacs(server.url) as pacs,
+    ):
+        assert await pacs.picture(_ID) is None
+
+
+@pytest.mark.parametrize("call", _CALLS)
+@pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH\r\n\r\n", b"HTTP/1.1 999999999 x\r\n\r\n", b"\x00" * 200_000])
+async def test_a_server_that_speaks_no_http_is_an_error(call: str, answer: bytes) -> None:
+    """Another protocol behind the port is ORTHANC_ERROR or UNAVAILABLE, never an exception of a library."""
+
+    async def speak(_request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    async with serving(speak) as server:
+        error = await _error(server.url, call)
+    assert error.reason in {Reason.ORTHANC_ERROR, Reason.ORTHANC_UNAVAILABLE}
+
+
+@pytest.mark.parametrize("call", _CALLS)
+async def test_an_answer_that_breaks_off_is_unavailable(call: str) -> None:
+    """A connection that is closed in mid-answer never passes for a short answer; calls are repeated a few times."""
+
+    async def half(_request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(head(200, 1000) + b"[]")
+        await writer.drain()
+        writer.close()
+
+    async with serving(half) as server:
+        error = await _error(server.url, call)
+        assert error.reason is Reason.ORTHANC_UNAVAILABLE
+        assert len(server.requests) <= 6
+
+
+async def test_an_endless_answer_is_cut_off() -> None:
+    """What goes on past the bound is an error, and the memory it takes is bounded."""
+
+    async def endless(_request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        piece = b"10000\r\n" + b" " * 65536 + b"\r\n"
+        while True:
+            writer.write(piece)
+            await writer.drain()
+
+    async with serving(endless) as server:
+        tracemalloc.start()
+        try:
+            error = await _error(server.url, "find_studies", answer_bytes=4 * _MIB, deadlines=Deadlines(query=20))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert error.reason is Reason.ORTHANC_ERROR
+    assert peak < 16 * _MIB
+
+
+async def test_a_large_answer_does_not_hold_up_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer of more than a mebibyte is parsed in a thread of its own, a small one where it came in."""
+    study = {"ID": _ID, "MainDicomTags": {"StudyDescription": "x" * 500}, "PatientMainDicomTags": {}}
+    threads = []
+    checked = orthanc_answers.STUDIES.validate_json
+
+    class Watched:
+        def validate_json(self, content: bytearray) -> Any:
+            threads.append(threading.current_thread())
+            return checked(content)
+
+    monkeypatch.setattr(orthanc_answers, "STUDIES", Watched())
+    for number in (10, 5000):
+        body = json.dumps([study] * number)
+        async with serving(answer_with(200, body)) as server, _pacs(server.url, deadlines=Deadlines()) as pacs:
+            assert len(await pacs.find_studies(StudyFilter(), limit=100_000)) == number
+    assert [thread is threading.main_thread() for thread in threads] == [True, False]
+
+
+@pytest.mark.parametrize("call", ["find_studies", "counts", "check", "series", "delete_study"])
+async def test_a_call_whose_connection_dies_is_made_again(call: str) -> None:
+    """A kept connection that the server closes just when it is used again costs nothing but a repetition."""
+
+    async def dying(request: Request, writer: asyncio.StreamWriter) -> None:
+        if request.turn > 0:
+            writer.close()
+            return
+        body = json.dumps({"Version": "1"} if request.path == "/system" else []).encode()
+        writer.write(head(200, len(body)) + body)
+        await writer.drain()
+
+    async with serving(dying) as server, _pacs(server.url) as pacs:
+        await _CALLS[call](pacs)
+        await _CALLS[call](pacs)
+        await _CALLS[call](pacs)
+        assert server.connections > 1
+
+
+def _store_after(seen: int, *, failures: int) -> tuple[Answer, list[int]]:
+    """Answers /system; the first `failures` stores are broken off once `seen` bytes of the body are in."""
+    broken: list[int] = []
+
+    async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
+        reader: asyncio.StreamReader = writer._reader  # type: ignore[attr-defined]
+        if request.path == "/system":
+            writer.write(head(200, 15) + b'{"Version":"1"}')
+        elif len(broken) < failures:
+            broken.append(len(await reader.readexactly(seen)) if seen else 0)
+            writer.transport.abort()
+        else:
+            body = await reader.readuntil(b"\r\n0\r\n\r\n")
+            content = json.dumps({**_STORED, "Status": "Success" if body else "AlreadyStored"}).encode()
+            broken.append(sum(len(piece) for piece in body.split(b"\r\n")[1:-2:2]))
+            writer.write(head(200, len(content)) + content)
+        await writer.drain()
+
+    return answer, broken
+
+
+@pytest.mark.parametrize("seen", [0, 1, 10 * _KIB, 700 * _KIB])
+@pytest.mark.parametrize("failures", [1, 2])
+async def test_a_store_whose_connection_dies_early_is_made_again_whole(seen: int, failures: int) -> None:
+    """At the first bytes and later, within the first mebibyte: every byte of the file is in the next request."""
+    answer, bodies = _store_after(seen, failures=failures)
+    chunks = [bytes([65 + number]) * 64 * _KIB for number in range(15)]
+    async with serving(answer, reads_bodies=False) as server, _pacs(server.url, deadlines=Deadlines()) as pacs:
+        await pacs.check()
+        stored = await pacs.store(_slowly(chunks))
+        assert stored.orthanc_id == _ID
+        assert len([one for one in server.requests if one.method == "POST"]) == failures + 1
+    assert bodies[-1] == 15 * 64 * _KIB
+
+
+async def _slowly(chunks: list[bytes]) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        await asyncio.sleep(0.001)
+        yield chunk
+
+
+async def test_a_store_is_made_again_a_few_times_at_most() -> None:
+    """A server that breaks off every store is UNAVAILABLE after three."""
+    answer, _ = _store_after(0, failures=1000)
+    async with serving(answer, reads_bodies=False) as server:
+        error = await _error(server.url, "store", deadlines=Deadlines())
+        assert error.reason is Reason.ORTHANC_UNAVAILABLE
+        assert len(server.requests) == 3
+
+
+async def test_a_store_that_dies_late_is_unavailable() -> None:
+    """Past the first mebibyte the file cannot be sent again: the caller is told to, and no half of it is sent."""
+    answer, _ = _store_after(3 * _MIB, failures=1)
+    async with serving(answer, reads_bodies=False) as server, _pacs(server.url, deadlines=Deadlines()) as pacs:
+        with pytest.raises(ServiceError) as error:
+            await pacs.store(_slowly([b"x" * 256 * _KIB] * 40))
+        assert error.value.reason is Reason.ORTHANC_UNAVAILABLE
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("failure", [ServiceError(Reason.UPLOAD_STALLED, "It stalled."), ZeroDivisionError()])
+async def test_the_source_s_own_error_is_the_store_s(failure: Exception) -> None:
+    """What the source raises comes out unchanged, is not taken for Orthanc's fault, and is not repeated."""
+
+    async def source() -> AsyncIterator[bytes]:
+        yield b"x" * 1000
+        raise failure
+
+    async with serving(answer_json(_STORED)) as server, _pacs(server.url) as pacs:
+        with pytest.raises(type(failure)) as error:
+            await pacs.store(source())
+        assert error.value is failure
+        assert server.connections == 1
+        assert server.requests == []
+
+
+async def test_a_refusal_before_the_file_is_through_is_told_at_once() -> None:
+    """401 after the head of a request: the rest of the file is not waited for."""
+    finished = False
+
+    async def source() -> AsyncIterator[bytes]:
+        nonlocal finished
+        yield b"x" * 1000
+        await asyncio.sleep(30)
+        finished = True
+
+    async with serving(answer_with(401), reads_bodies=False) as server, _pacs(server.url) as pacs:
+        began = time.monotonic()
+        with pytest.raises(ServiceError) as error:
+            await pacs.store(source())
+        assert time.monotonic() - began < 0.4
+    assert "credentials" in error.value.message
+    assert not finished
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason"),
+    [
+        (400, '{"OrthancStatus": 15, "Message": "Bad file format"}', Reason.STORE_REFUSED),
+        (404, '{"OrthancStatus": 25, "Message": "Inexistent tag"}', Reason.STORE_REFUSED),
+        (404, "<html>no such page</html>", Reason.ORTHANC_ERROR),
+        (400, "", Reason.ORTHANC_ERROR),
+        (413, "<html>too large</html>", Reason.ORTHANC_ERROR),
+        (200, json.dumps({"ID": _ID, "Status": "FilteredOut"}), Reason.STORE_REFUSED),
+        (200, json.dumps({"ID": _ID, "Status": "Failure"}), Reason.ORTHANC_ERROR),
+        (200, json.dumps([_STORED]), Reason.ORTHANC_ERROR),
+    ],
+)
+async def test_only_orthanc_itself_refuses_a_file(status: int, body: str, reason: Reason) -> None:
+    """Orthanc's own refusal says that the file is at fault; that of a proxy, or of the wrong URL, does not."""
+    async with serving(answer_with(status, body)) as server:
+        assert (await _error(server.url, "store")).reason is reason
+
+
+async def test_a_fingerprint_that_was_not_verified_is_none_at_all() -> None:
+    """Orthanc noted an MD5, but what it keeps is other bytes, or cannot be read: STORE_UNVERIFIED."""
+    for status in (400, 500):
+
+        async def answer(request: Request, writer: asyncio.StreamWriter, status: int = status) -> None:
+            noted = answer_json({"UncompressedSize": 3, "UncompressedMD5": "0" * 32})
+            await (noted if request.method == "GET" else answer_with(status))(request, writer)
+
+        async with serving(answer) as server:
+            assert (await _error(server.url, "fingerprint")).reason is Reason.STORE_UNVERIFIED
+
+
+async def test_a_file_without_an_md5_is_hashed_while_it_comes_in() -> None:
+    """An Orthanc that notes no MD5 hands out the file, which is never held whole; a half of one is no fingerprint."""
+    size = 40 * _MIB
+
+    async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
+        if request.path.endswith("/info"):
+            await answer_json({"UncompressedSize": size, "UncompressedMD5": ""})(request, writer)
+            return
+        writer.write(head(200, size))
+        for _ in range(40 if request.turn < 2 else 20):
+            writer.write(b"\x00" * _MIB)
+            await writer.drain()
+        if request.turn >= 2:
+            writer.close()
+
+    async with serving(answer) as server, _pacs(server.url, deadlines=Deadlines(), connections=1) as pacs:
+        tracemalloc.start()
+        try:
+            fingerprint = await pacs.fingerprint(_ID)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert fingerprint == Fingerprint(size, "ec8bb3b24d5b0f1b5bdf8c8f0f541ee6")
+        assert peak < 16 * _MIB
+        with pytest.raises(ServiceError) as error:
+            await pacs.fingerprint(_ID)
+        assert error.value.reason is Reason.ORTHANC_UNAVAILABLE
+
+
+async def _brief(request: Request, writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(0.002)
+    await answer_json({"Version": "1"} if request.path == "/system" else _STORED)(request, writer)
+
+
+async def test_connections_are_reused() -> None:
+    """Calls one after the other share one connection."""
+    async with serving(_brief) as server, _pacs(server.url) as pacs:
+        for _ in range(20):
+            await pacs.check()
+            await pacs.store(_file())
+        assert server.connections == 1
+
+
+async def test_there_are_never_more_connections_than_the_limit() -> None:
+    """Two hundred stores and checks at once share the connections there are."""
+    async with serving(_brief) as server, _pacs(server.url, connections=12, deadlines=Deadlines()) as pacs:
+        await asyncio.gather(*(pacs.store(_file()) for _ in range(100)), *(pacs.check() for _ in range(100)))
+        assert len(server.requests) == 200
+        assert server.most_open <= 12
+        assert server.connections <= 24
+
+
+async def test_slow_uploads_leave_connections_to_all_else() -> None:
+    """However many stores wait for their senders, Orthanc can still be asked whether it is there."""
+    gate = asyncio.Event()
+
+    async def source() -> AsyncIterator[bytes]:
+        yield b"DICM"
+        await gate.wait()
+
+    async with serving(_brief) as server, _pacs(server.url, connections=12, deadlines=Deadlines(store=20)) as pacs:
+        stores = [asyncio.create_task(pacs.store(source())) for _ in range(30)]
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(2):
+            assert await pacs.check() == "1"
+        gate.set()
+        await asyncio.gather(*stores)
+        assert server.most_open <= 12
+
+
+async def test_a_cancelled_call_gives_its_connection_back() -> None:
+    """Callers that go away do not use up the connections, nor the right to store."""
+
+    async def silent(request: Request, writer: asyncio.StreamWriter) -> None:
+        if request.path != "/system":
+            await asyncio.sleep(30)
+        await _brief(request, writer)
+
+    async with serving(silent) as server, _pacs(server.url, connections=9, deadlines=Deadlines()) as pacs:
+        for _ in range(3):
+            calls = [asyncio.create_task(pacs.store(_file())), asyncio.create_task(pacs.series(_ID))]
+            await asyncio.sleep(0.05)
+            for call in calls:
+                call.cancel()
+            await asyncio.wait(calls)
+        async with asyncio.timeout(2):
+            assert await pacs.check() == "1"
+        await asyncio.sleep(0.05)
+
+
+async def test_answers_are_asked_for_as_they_are_and_with_the_credentials() -> None:
+    """No compression, which costs Orthanc more than it saves; basic authentication; DICOM as such."""
+    async with serving(_brief) as server, _pacs(server.url) as pacs:
+        await pacs.store(_file(b"a", b"b"))
+    [request] = server.requests
+    assert request.body == b"ab"
+    assert request.headers["accept-encoding"] == "identity"
+    assert request.headers["content-type"] == "application/dicom"
+    assert request.headers["authorization"] == "Basic Z2F0ZXdheTp3cm9uZw=="
+
+
+async def test_nothing_of_a_call_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Httpx logs each request's URL at INFO; the ids in it are not for that, nor is the password."""
+    caplog.set_level(logging.DEBUG)
+    async with serving(answer_with(500)) as server:
+        await _error(server.url, "series")
+    assert "wrong" not in caplog.text
