@@ -179,7 +179,7 @@ def _encode_extended(part: str, charsets: Charsets) -> bytes:
     first = _first_codec(charsets)
     if _holds(first, part):
         return part.encode(first)
-    codecs = [_codec(term) for term in charsets[1:]]
+    codecs = [codec for codec in map(_codec, charsets[1:]) if codec in _CODE_OF]
     encoded = bytearray()
     g1 = first
 

@@ -12,6 +12,7 @@ from tag_service.domain.limits import Limits
 from tag_service.domain.tokenizer import Tokenizer
 
 TEST_FILES = Path(pydicom.data.__file__).parent / "test_files"
+CHARSET_FILES = Path(pydicom.data.__file__).parent / "charset_files"
 
 
 def bytes_of(name: str) -> bytes:
