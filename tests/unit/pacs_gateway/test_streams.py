@@ -1,0 +1,151 @@
+"""The way of a file's bytes through an upload."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from pacs_gateway.use_cases.streams import Measured, Replayable, to_the_end
+from tests.unit.pacs_gateway.fakes import chunks_of
+
+CONTENT = bytes(range(256)) * 4
+
+
+async def joined(chunks: AsyncGenerator[bytes, None] | Measured) -> bytes:
+    """All the chunks, in one."""
+    return b"".join([chunk async for chunk in chunks])
+
+
+@pytest.mark.parametrize("size", [1, 7, 256, 5000])
+@pytest.mark.parametrize("taken", [0, 1, 3, 10_000])
+async def test_the_whole_is_what_came_however_much_was_looked_at(size: int, taken: int) -> None:
+    """The second reader gets every byte once and in order, from wherever the first one left."""
+    source = Replayable(chunks_of(CONTENT, size))
+    looked_at = b""
+    beginning = source.beginning()
+    for _ in range(taken):
+        chunk = await anext(beginning, None)
+        if chunk is None:
+            break
+        looked_at += chunk
+    await beginning.aclose()
+    assert CONTENT.startswith(looked_at)
+    assert await joined(source.whole()) == CONTENT
+
+
+async def test_the_beginning_reads_no_further_than_its_reader() -> None:
+    """Looking at the front of a file does not pull in the rest of it."""
+    read = 0
+
+    async def counted() -> AsyncGenerator[bytes, None]:
+        nonlocal read
+        for _ in range(100):
+            read += 1
+            yield b"x"
+
+    beginning = Replayable(counted()).beginning()
+    await anext(beginning)
+    await anext(beginning)
+    assert read == 2
+
+
+async def test_what_was_looked_at_is_let_go_once_it_is_read() -> None:
+    """The kept front of a file is not kept beyond its second reading."""
+    source = Replayable(chunks_of(CONTENT, 100))
+    await joined(source.beginning())
+    whole = source.whole()
+    for _ in range(5):
+        await anext(whole)
+    assert sum(map(len, source._kept)) == len(CONTENT) - 500
+
+
+@pytest.mark.parametrize("looking", [True, False])
+async def test_a_source_that_breaks_off_breaks_its_readers(looking: bool) -> None:  # noqa: FBT001 - a parameter
+    """An error of the source never passes for the end of the file."""
+
+    async def breaking() -> AsyncGenerator[bytes, None]:
+        yield b"a"
+        raise ConnectionError
+
+    source = Replayable(breaking())
+    with pytest.raises(ConnectionError):
+        await joined(source.beginning() if looking else source.whole())
+
+
+async def test_the_measure_is_of_all_that_passed() -> None:
+    """Size and MD5 are those of the bytes that were read, and the bytes are unchanged."""
+    measured = Measured(chunks_of(CONTENT, 33))
+    assert await joined(measured) == CONTENT
+    assert measured.fingerprint.size_bytes == len(CONTENT)
+    assert measured.fingerprint.md5 == hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
+
+
+async def test_the_measure_of_a_part_is_the_parts() -> None:
+    """What never passed is not measured."""
+    measured = Measured(chunks_of(CONTENT, 100))
+    reading = aiter(measured)
+    await anext(reading)
+    assert measured.fingerprint.size_bytes == 100
+    assert measured.fingerprint.md5 == hashlib.md5(CONTENT[:100], usedforsecurity=False).hexdigest()
+
+
+class Work:
+    """Something to be done to the end, with a result or an error."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.begun, self.go_on = asyncio.Event(), asyncio.Event()
+        self.ended = False
+        self._error = error
+
+    async def __call__(self) -> str:
+        """Waits to be let on."""
+        self.begun.set()
+        await self.go_on.wait()
+        self.ended = True
+        if self._error is not None:
+            raise self._error
+        return "done"
+
+
+async def test_to_the_end_gives_the_result() -> None:
+    """Without a cancellation it is just the work."""
+    work = Work()
+    work.go_on.set()
+    assert await to_the_end(work()) == "done"
+
+
+async def test_to_the_end_gives_the_error() -> None:
+    """The work's own error reaches the caller."""
+    work = Work(LookupError())
+    work.go_on.set()
+    with pytest.raises(LookupError):
+        await to_the_end(work())
+
+
+@pytest.mark.parametrize("error", [None, LookupError()])
+@pytest.mark.parametrize("times", [1, 2, 5])
+async def test_to_the_end_waits_for_the_work_however_often_it_is_cancelled(times: int, error: Exception | None) -> None:
+    """A cancelled caller goes on only once the work is over, and then as cancelled."""
+    work = Work(error)
+    calling = asyncio.create_task(to_the_end(work()))
+    await work.begun.wait()
+    for _ in range(times):
+        calling.cancel()
+        for _ in range(3):
+            await asyncio.sleep(0)
+    assert not calling.done()
+    work.go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    assert work.ended
+
+
+async def test_to_the_end_outlasts_a_deadline_of_the_caller() -> None:
+    """A deadline that passes meanwhile is told after the work is over."""
+    work = Work()
+    asyncio.get_running_loop().call_later(0.05, work.go_on.set)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await to_the_end(work())
+    assert work.ended
