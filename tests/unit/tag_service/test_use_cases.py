@@ -1,0 +1,142 @@
+"""Files that arrive in chunks: how far they are read, and how many are edited at a time."""
+
+import asyncio
+import hashlib
+import json
+import threading
+
+import pytest
+
+from service_runtime.errors import InvalidFieldError, Reason, ServiceError
+from tag_service.domain.edits import Edits
+from tag_service.domain.limits import Limits
+from tag_service.use_cases.feeding import in_worker
+from tag_service.use_cases.modifying import Modifying
+from tag_service.use_cases.reading import read_all_tags, read_tags, validate
+from tests.unit.tag_service.building import EXPLICIT_LITTLE, Writer, plain, read
+from tests.unit.tag_service.tokens import bytes_of, cut
+
+EXPLICIT = Writer(EXPLICIT_LITTLE)
+LIMITS = Limits()
+
+
+class Upload:
+    """Chunks that arrive one by one; counts how many were asked for, and whether the reader let go of them."""
+
+    def __init__(self, pieces, *, fails=None):
+        self.pieces = pieces
+        self.fails = fails
+        self.asked = 0
+        self.closed = False
+
+    async def __aiter__(self):
+        try:
+            for piece in self.pieces:
+                self.asked += 1
+                await asyncio.sleep(0)
+                yield piece
+            if self.fails:
+                raise self.fails
+        finally:
+            self.closed = True
+
+
+@pytest.mark.parametrize("size", [500, 5000, 100_000])
+async def test_tags_are_read_without_waiting_for_the_pixel_data(size):
+    """Once the header is in, no further chunk is asked for, and the upload is let go of."""
+    header = EXPLICIT.file(*plain(EXPLICIT)[:8]) + EXPLICIT.header(0x7FE00010, "OW", 50_000_000)
+    upload = Upload([*cut(header, size), bytes(1000), bytes(1000), bytes(1000)])
+    assert (await read_tags(upload, LIMITS)).tags.patient_id == "MRN7"
+    assert upload.asked <= len(cut(header, size)) + 2
+    assert upload.closed
+
+
+async def test_all_tags_are_json_in_utf8():
+    """Every attribute comes as bytes of JSON."""
+    data = await read_all_tags(Upload(cut(bytes_of("CT_small.dcm"), 10_000)), LIMITS)
+    assert json.loads(data)["00100020"] == {"vr": "LO", "Value": ["1CT1"]}
+
+
+@pytest.mark.parametrize("rpc", [read_tags, read_all_tags, validate])
+async def test_what_breaks_an_upload_goes_through(rpc):
+    """An error of the upload is the error of the call, also for a file that would be an answer by itself."""
+    stalled = ServiceError(Reason.UPLOAD_STALLED, "No byte came.")
+    upload = Upload([bytes_of("CT_small.dcm")[:600]], fails=stalled)
+    with pytest.raises(ServiceError) as raised:
+        await rpc(upload, LIMITS)
+    assert raised.value is stalled
+
+
+async def test_a_file_is_read_to_its_end_to_be_checked():
+    """Validation asks for everything."""
+    upload = Upload(cut(bytes_of("CT_small.dcm"), 10_000))
+    verdict = await validate(upload, LIMITS)
+    assert (verdict.is_valid, verdict.size_bytes, upload.asked) == (True, len(bytes_of("CT_small.dcm")), 4)
+
+
+async def test_an_edited_file_comes_with_size_and_digest():
+    """The pieces are the edited file, and its size and SHA-256 are known before the first of them."""
+    modifying = Modifying(LIMITS, max_files=1, wait_seconds=1)
+    upload = Upload(cut(EXPLICIT.file(*plain(EXPLICIT)[:8], EXPLICIT.element(0x7FE00010, "OW", bytes(600_000))), 9000))
+    async with modifying.edited(upload, Edits(patient_id="MRN9")) as edited:
+        pieces = list(edited.pieces())
+    data = b"".join(pieces)
+    assert read(data).PatientID == "MRN9"
+    assert (edited.size_bytes, edited.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert max(map(len, pieces)) <= 256 * 1024
+
+
+async def test_wrong_edits_are_told_before_the_file_is_read():
+    """Nothing of the file is asked for when the edits are wrong already."""
+    upload = Upload([EXPLICIT.file(*plain(EXPLICIT))])
+    modifying = Modifying(LIMITS, max_files=1, wait_seconds=1)
+    with pytest.raises(InvalidFieldError):
+        async with modifying.edited(upload, Edits(study_date="yesterday")):
+            pass
+    assert upload.asked == 0
+
+
+async def test_only_so_many_files_are_edited_at_a_time():
+    """One too many waits, then is told to come again; a place that is given back is taken."""
+    modifying = Modifying(LIMITS, max_files=1, wait_seconds=0.05)
+    data = [EXPLICIT.file(*plain(EXPLICIT))]
+    waiting = Upload(data)
+    async with modifying.edited(Upload(data), Edits()):
+        with pytest.raises(ServiceError) as raised:
+            async with modifying.edited(waiting, Edits()):
+                pass
+    assert (raised.value.reason, raised.value.retry_after) == (Reason.OVERLOADED, 5)
+    assert waiting.asked == 0
+    async with modifying.edited(waiting, Edits()):
+        assert waiting.asked == 1
+
+
+@pytest.mark.parametrize("broken", [b"no DICOM at all " * 99, b""])
+async def test_a_failed_edit_gives_its_place_back(broken):
+    """A file that cannot be edited, or an upload that breaks, does not take up its place for ever."""
+    modifying = Modifying(LIMITS, max_files=1, wait_seconds=0.05)
+    for _ in range(3):
+        with pytest.raises(ServiceError) as raised:
+            async with modifying.edited(Upload([broken] if broken else []), Edits()):
+                pass
+        assert raised.value.reason is (Reason.NOT_DICOM if broken else Reason.EMPTY_FILE)
+
+
+async def test_a_cancelled_caller_waits_for_its_worker():
+    """What a worker works on does not count as let go before the worker is done."""
+    begun, go, done = threading.Event(), threading.Event(), threading.Event()
+
+    def work():
+        begun.set()
+        go.wait(5)
+        done.set()
+
+    task = asyncio.create_task(in_worker(work))
+    await asyncio.to_thread(begun.wait, 5)
+    task.cancel()
+    await asyncio.sleep(0.05)
+    assert not task.done()
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert done.is_set()
