@@ -153,12 +153,16 @@ def _start(found: Sequence[PacsStudy], after: tuple[str, ...]) -> int:
     """Where the page after the one that ended with `after` (how many were before, and the UID of the last) begins.
 
     The UID holds where studies came or went meanwhile; where that study itself went, those behind it moved up into its
-    place. Two studies may have one UID: then the place says which of them it was.
+    place. Two studies may have one UID: then the place says which of them it was. Raises INVALID_FIELD where `after` is
+    no place of this list.
     """
-    if not after:
-        return 0
-    position, last_uid = int(after[0]), after[1]
-    if 0 < position <= len(found) and found[position - 1].study_instance_uid == last_uid:
-        return position
-    moved_up = max(position - 1, 0)
-    return next((index for index, study in enumerate(found, 1) if study.study_instance_uid == last_uid), moved_up)
+    match after:
+        case ():
+            return 0
+        case (place, last_uid) if place.isascii() and place.isdecimal() and len(place) < 10:
+            position = int(place)
+            if 0 < position <= len(found) and found[position - 1].study_instance_uid == last_uid:
+                return position
+            places = (index for index, study in enumerate(found, 1) if study.study_instance_uid == last_uid)
+            return next(places, max(position - 1, 0))
+    raise InvalidFieldError(Violation("page_token", "must be the next_page_token of a page of this list"))
