@@ -75,8 +75,7 @@ class TokenVerifier:
             return UUID(claims["sub"]), token
         except jwt.ExpiredSignatureError as error:
             raise ServiceError(Reason.TOKEN_EXPIRED, "The token has expired. Get a new one.") from error
-        except (jwt.PyJWTError, ValueError, RecursionError) as error:
-            # RecursionError: a header of nothing but brackets, which the JSON decoder cannot take.
+        except (jwt.PyJWTError, ValueError) as error:
             raise _invalid() from error
 
     async def _key(self, token: str) -> jwt.PyJWK:

@@ -17,6 +17,7 @@ from service_runtime.identity import CALLER, Caller
 from service_runtime.server import Service, run
 from service_runtime.settings import RuntimeSettings
 from service_runtime.streams import open_upload
+from service_runtime.uploads import UploadedFile
 
 # Stands for a patient's name in an exception of a library.
 SECRET = "Jones^Indiana"
@@ -79,7 +80,7 @@ class Uploads(upload_service_pb2_grpc.UploadServiceServicer):
             raise ServiceError(Reason.NOT_DICOM, "No.")
         try:
             file = await upload.only_file()
-            size = sum([len(chunk) async for chunk in file])
+            size = await _size(file)
             self.notes.append(f"whole {size}")
         except asyncio.CancelledError:
             self.notes.append("cancelled")
@@ -94,15 +95,30 @@ class Uploads(upload_service_pb2_grpc.UploadServiceServicer):
         count = 0
         try:
             async for file in upload.files():
-                size = sum([len(chunk) async for chunk in file])
                 count += 1
+                size = await (_left(file) if first.patient_match == "leave" else _size(file))
                 yield upload_service_pb2.UploadMultipleResponse(message=str(size))
                 if first.patient_match == "defect":
                     raise RuntimeError(SECRET)
                 while first.patient_match == "flood":
                     yield upload_service_pb2.UploadMultipleResponse(message="x" * 100_000)
         finally:
+            # As a servicer does that has something to put in order.
+            await asyncio.sleep(0.05)
             self.notes.append(f"closed after {count}")
+
+
+async def _size(file: UploadedFile) -> int:
+    return sum([len(chunk) async for chunk in file])
+
+
+async def _left(file: UploadedFile) -> int:
+    """Reads in a task of its own, and cancels that while it waits."""
+    reading = asyncio.create_task(_size(file))
+    await asyncio.wait([reading], timeout=0.1)
+    reading.cancel()
+    await asyncio.wait([reading])
+    return -1
 
 
 class Parts:

@@ -1,6 +1,6 @@
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,9 @@ class Running:
 
 
 @asynccontextmanager
-async def running(folder: Path, *, ready: bool = True, **changes: Any) -> AsyncIterator[Running]:
+async def running(
+    folder: Path, *, probe: Callable[[], Awaitable[bool]] | None = None, **changes: Any
+) -> AsyncIterator[Running]:
     """A running service with these settings."""
     key = development_key(folder)
     settings = RuntimeSettings(
@@ -63,7 +65,7 @@ async def running(folder: Path, *, ready: bool = True, **changes: Any) -> AsyncI
         **changes,
     )
     parts = Parts(settings)
-    parts.ready = ready
+    parts.probe = probe
 
     @asynccontextmanager
     async def build(_: RuntimeSettings) -> AsyncIterator[Service]:
@@ -335,15 +337,31 @@ async def test_client_that_goes_away_in_mid_upload_never_leaves_a_whole_file(ser
 
 
 async def test_call_cancelled_while_it_answers_closes_its_generator(service: Running) -> None:
-    """A response stream that its client breaks off is closed at once, and logged as cancelled."""
+    """A response stream that its client breaks off is closed before its call counts as over, CANCELLED."""
     with capture_logs() as logs:
         call = service.uploads.UploadMultiple(iter([one_of_many(b"a", patient_match="flood")]), metadata=service.token)
         for _ in range(3):
             await call.read()
         call.cancel()
-        await until(lambda: service.parts.uploads.notes == ["closed after 1"])
         await until(lambda: [entry for entry in logs if entry["event"] == "call"])
+        assert service.parts.uploads.notes == ["closed after 1"]
     assert [entry["outcome"] for entry in logs if entry["event"] in {"call", "defect"}] == ["CANCELLED"]
+
+
+async def test_servicer_that_stops_waiting_for_a_file_gets_the_next_ones(service: Running) -> None:
+    """A servicer whose wait for a file's next chunk is cancelled loses neither that chunk nor the files behind it."""
+    call = service.uploads.UploadMultiple(metadata=service.token)
+    await call.write(one_of_many(b"a", patient_match="leave"))
+    await asyncio.sleep(0.3)
+    for _ in range(3):
+        await call.write(one_of_many(b"b"))
+        await call.write(one_of_many(b"c", end_of_file=True))
+    await call.done_writing()
+    messages = []
+    while (answer := await call.read()) is not grpc.aio.EOF:
+        messages.append(answer.message)
+    assert messages == ["-1"] * 3
+    assert await call.code() is grpc.StatusCode.OK
 
 
 async def test_client_that_does_not_read_is_given_up(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -429,9 +447,10 @@ async def test_stalled_upload_is_told_so(tmp_path: Path) -> None:
 
 async def test_health_says_not_serving_until_ready_and_follows_readiness(tmp_path: Path) -> None:
     """Health is NOT_SERVING from the first moment, then what `ready` says, for the process and each service."""
-    async with running(tmp_path, ready=False) as service:
+    async with running(tmp_path, probe=_hangs) as service:
         for name in ("", "ris.pacs.v1.StudyService", "ris.pacs.v1.UploadService"):
             assert await service.status(name) == "NOT_SERVING"
+    async with running(tmp_path) as service:
         for ready, expected in ((True, "SERVING"), (False, "NOT_SERVING"), (True, "SERVING")):
             service.parts.ready = ready
             await until_status(service, expected)

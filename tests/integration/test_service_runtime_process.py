@@ -200,9 +200,10 @@ async def test_log_is_json_and_holds_no_exceptions_text(tmp_path: Path) -> None:
     assert call["request_id"] == defect["request_id"]
 
 
-async def test_second_service_on_a_port_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first_workers", ["1", "2"])
+async def test_second_service_on_a_port_is_refused(tmp_path: Path, first_workers: str) -> None:
     """A service on a port that is taken ends with an error, with one worker or two, and the first one serves on."""
-    async with started(tmp_path / "first", WORKERS="1") as first:
+    async with started(tmp_path / "first", WORKERS=first_workers) as first:
         await until(lambda: is_serving(first))
         for workers in ("1", "2"):
             async with started(tmp_path / workers, address=first.address, WORKERS=workers) as second:

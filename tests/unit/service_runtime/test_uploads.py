@@ -397,10 +397,16 @@ async def test_cancelled_wait_for_a_chunk_loses_neither_the_chunk_nor_the_files_
     assert [(file.name, await content(file)) async for file in files] == [("2", b"2")]
 
 
-async def test_what_breaks_the_request_is_raised_again_between_files() -> None:
+@pytest.mark.parametrize(
+    ("body", "limit", "reason"),
+    [
+        (part(b"x" * 100) + part(b"y" * 400) + END, 400, Reason.UPLOAD_TOO_LARGE),
+        (part(b"x" * 100) + part(b"y" * 400), 5000, Reason.MULTIPART_INVALID),
+    ],
+)
+async def test_what_breaks_the_request_is_raised_again_between_files(body: bytes, limit: int, reason: Reason) -> None:
     """An error of the whole request that its file's reader took for the file's own still ends the request."""
-    body = part(b"x" * 100, filename="1") + part(b"y" * 400, filename="2") + END
-    upload = reader(cut(body, 50), replace(LIMITS, request_bytes=400))
+    upload = reader(cut(body, 50), replace(LIMITS, request_bytes=limit))
     seen = []
     with pytest.raises(ServiceError) as caught:  # noqa: PT012 - what is shown is where it raises
         async for file in upload.files():
@@ -408,8 +414,8 @@ async def test_what_breaks_the_request_is_raised_again_between_files() -> None:
                 await content(file)
             except ServiceError as error:
                 seen.append(error.reason)
-    assert seen == [Reason.UPLOAD_TOO_LARGE]
-    assert caught.value.reason is Reason.UPLOAD_TOO_LARGE
+    assert seen == [reason]
+    assert caught.value.reason is reason
 
 
 async def test_stalled_upload_is_given_up() -> None:
