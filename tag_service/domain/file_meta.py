@@ -56,7 +56,8 @@ def write(file: DicomFile, before: dict[int, str]) -> bytes:
     for tag, uid in identity(file.elements).items():
         if uid and (uid != before[tag] or not uid_in(file.meta, _MIRRORED[tag])):
             replaced[_MIRRORED[tag]] = ("UI", uid.encode("ascii"))
-    if not uid_in(file.meta, _TRANSFER_SYNTAX_UID):
+    # What the file says of its encoding stays, be it ever so odd, for it was read by that.
+    if not any(element.tag == _TRANSFER_SYNTAX_UID and _is_filled(element) for element in file.meta):
         replaced[_TRANSFER_SYNTAX_UID] = ("UI", file.transfer_syntax_uid.encode("ascii"))
     if all(element.tag != _VERSION for element in file.meta):
         replaced[_VERSION] = ("OB", b"\0\1")
@@ -66,6 +67,10 @@ def write(file: DicomFile, before: dict[int, str]) -> bytes:
     rest = b"".join(serialise(elements, EXPLICIT_LE))
     length = Element(_GROUP_LENGTH, "UL", b"", pack("<I", len(rest)))
     return b"\0" * 128 + b"DICM" + b"".join(serialise([length], EXPLICIT_LE)) + rest
+
+
+def _is_filled(element: Element) -> bool:
+    return isinstance(element.value, bytes) and bool(element.value.strip(b" \0"))
 
 
 def _explicit(element: Element) -> Element:

@@ -44,7 +44,8 @@ def rewrite(data: bytes, edits: Edits, limits: Limits) -> Edited:
     file without preamble or file meta information comes out with both.
 
     Raises what `edits.plan` and `dataset.load` raise, INVALID_FIELD for an edit that does not fit this file,
-    CHARSET_CONFLICT, EDIT_REFUSED for a DICOMDIR, and MALFORMED_DICOM for file meta information inside the data set.
+    CHARSET_CONFLICT, EDIT_REFUSED for a DICOMDIR and where no element is left, and MALFORMED_DICOM for file meta
+    information inside the data set.
     """
     planned = plan(edits)
     file = dataset.load(data, limits)
@@ -54,7 +55,9 @@ def rewrite(data: bytes, edits: Edits, limits: Limits) -> Edited:
     before = file_meta.identity(file.elements)
     apply.drop_elements(file, private=edits.remove_private_tags)
     apply.apply(file, planned)
-    if file.elements and file.elements[0].tag >> 16 == _FILE_META_GROUP:
+    if not file.elements:
+        raise ServiceError(Reason.EDIT_REFUSED, "The edits leave no element in the data set.")
+    if file.elements[0].tag >> 16 == _FILE_META_GROUP:
         # Behind the new file meta information it would be read as a part of it.
         raise ServiceError(Reason.MALFORMED_DICOM, "The data set holds file meta information among its elements.")
     body = serialise(file.elements, root(file).encoding)

@@ -180,6 +180,26 @@ def test_a_uid_beyond_all_bounds_stays_out_of_the_meta():
     assert result.sop_instance_uid == ""
 
 
+@pytest.mark.parametrize("value", [b"\xc3\xa9", b"1" * 70, b"1.2.840.10008.1.2.1\xff"])
+def test_a_transfer_syntax_that_is_no_uid_stays(value):
+    """What the file declares as its transfer syntax is kept as it is."""
+    elements = b"".join(plain(EXPLICIT))
+    declared = EXPLICIT.element(0x00020010, "UI", value)
+    result = edit(bytes(128) + b"DICM" + declared + elements)
+    assert declared in result
+    assert body(result) == elements
+
+
+@pytest.mark.parametrize("declared", [b"", EXPLICIT.element(0x00020010, "UI", b"")])
+def test_a_missing_transfer_syntax_is_added(declared):
+    """Where the file does not say its transfer syntax, the one it was read by is written, once."""
+    elements = b"".join(plain(EXPLICIT))
+    result = edit(bytes(128) + b"DICM" + EXPLICIT.text(0x00020016, "AE", "SENDER") + declared + elements)
+    assert result.count(b"\x02\0\x10\0UI") == 1
+    assert read(result).file_meta.TransferSyntaxUID == EXPLICIT_LITTLE
+    assert body(result) == elements
+
+
 def test_the_meta_follows_a_changed_uid_and_nothing_else():
     """MediaStorageSOPInstanceUID is the new SOPInstanceUID after an edit; one that differed before is left alone."""
     data = part10(b"".join(plain(EXPLICIT)), EXPLICIT_LITTLE, instance_uid="9.9")
@@ -245,6 +265,15 @@ def test_file_meta_that_strayed_into_the_data_set_is_malformed():
     with pytest.raises(ServiceError) as caught:
         edit(data, remove_private_tags=True)
     assert caught.value.reason is Reason.MALFORMED_DICOM
+
+
+def test_a_file_never_loses_its_last_element():
+    """Edits that leave no element are refused, for what comes out would be no file."""
+    data = EXPLICIT.file(EXPLICIT.element(0x00080000, "UL", bytes(4)), EXPLICIT.text(0x00200010, "SH", "1"))
+    assert body(edit(data)) == EXPLICIT.text(0x00200010, "SH", "1")
+    with pytest.raises(ServiceError) as caught:
+        edit(data, remove=("StudyID",))
+    assert caught.value.reason is Reason.EDIT_REFUSED
 
 
 def test_a_file_that_cannot_be_read_is_not_edited():
