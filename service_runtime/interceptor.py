@@ -107,8 +107,8 @@ class _Requests:
 
     def close(self) -> None:
         """Gives up the wait for a message that nobody asks for any more."""
-        if self._reading is not None:
-            self._reading.cancel()
+        if self._reading is not None and not self._reading.cancel() and not self._reading.cancelled():
+            self._reading.exception()  # looked at, so that it does not count as unnoticed
 
 
 async def _next_or_end(messages: AsyncIterator[Any]) -> Any:

@@ -124,7 +124,18 @@ def _work(name: str, listen: str, settings: SettingsT, build: Build[SettingsT], 
         if os.getppid() != parent:
             return
     configure_logs(service=name, level=settings.log_level)
-    uvloop.run(serve(listen, settings, build))
+    uvloop.run(_serve_alone(listen, settings, build))
+
+
+async def _serve_alone(listen: str, settings: SettingsT, build: Build[SettingsT]) -> None:
+    # The loop's own way to tell of a task that failed unnoticed is to log the exception's text.
+    asyncio.get_running_loop().set_exception_handler(_log_unnoticed)
+    await serve(listen, settings, build)
+
+
+def _log_unnoticed(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    error = context.get("exception")
+    log.error("defect", **(describe(error) if isinstance(error, BaseException) else {}))
 
 
 async def serve(

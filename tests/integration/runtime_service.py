@@ -1,6 +1,7 @@
 """A service to try the runtime with: servicers of our protos that do what the request says. Also runs by itself."""
 
 import asyncio
+import gc
 import os
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -58,10 +59,19 @@ class Studies(study_service_pb2_grpc.StudyServiceServicer):
                 raise not_found(Reason.STUDY_NOT_FOUND, "study", uid)
             case ["abort"]:
                 await context.abort(grpc.StatusCode.NOT_FOUND, "by itself")
+            case ["background"]:
+                # Nobody waits for it, so nobody sees it fail.
+                asyncio.get_running_loop().create_task(_fail())
+                await asyncio.sleep(0.05)
+                gc.collect()
             case ["sleep", seconds]:
                 await asyncio.sleep(float(seconds))
         study = study_service_pb2.Study(patient_id=str(CALLER.get().user_id), number_of_series=os.getpid())
         return study_service_pb2.GetStudyResponse(study=study)
+
+
+async def _fail() -> None:
+    raise RuntimeError(SECRET)
 
 
 class Uploads(upload_service_pb2_grpc.UploadServiceServicer):

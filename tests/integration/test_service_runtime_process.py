@@ -200,6 +200,15 @@ async def test_log_is_json_and_holds_no_exceptions_text(tmp_path: Path) -> None:
     assert call["request_id"] == defect["request_id"]
 
 
+async def test_task_that_fails_unnoticed_is_logged_without_its_text(tmp_path: Path) -> None:
+    """A task in the background that nobody waits for leaves its kind of failure in the log, and not its text."""
+    async with started(tmp_path) as one:
+        await one.get_study("background")
+        await until(lambda: asyncio.sleep(0, bool(one.lines("defect"))))
+        assert one.lines("defect")[0]["error"] == ["RuntimeError"]
+        assert SECRET not in one.printed()
+
+
 @pytest.mark.parametrize("first_workers", ["1", "2"])
 async def test_second_service_on_a_port_is_refused(tmp_path: Path, first_workers: str) -> None:
     """A service on a port that is taken ends with an error, with one worker or two, and the first one serves on."""
