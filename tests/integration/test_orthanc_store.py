@@ -227,6 +227,48 @@ async def test_many_files_at_once_all_arrive(pacs: Orthanc, backdoor: Backdoor) 
     await pacs.delete_study(stored[0].orthanc_study_id)
 
 
+async def test_a_connection_that_was_idle_costs_no_file(orthanc_server: OrthancServer) -> None:
+    """Orthanc closes connections after a second without work; a store just before, at and after it goes through."""
+
+    async def store_twice(pause: float) -> None:
+        pacs = _adapter(orthanc_server)
+        stored = await pacs.store(chunks_of(encoded(dataset())))
+        await asyncio.sleep(pause)
+        again = await pacs.store(chunks_of(encoded(dataset())))
+        await pacs.delete_study(stored.orthanc_study_id)
+        await pacs.delete_study(again.orthanc_study_id)
+        await pacs.close()
+
+    await asyncio.gather(*(store_twice(pause) for pause in (0.4, 0.49, 0.5, 0.51, 0.9, 0.99, 1.0, 1.01, 1.1)))
+
+
+async def test_an_orthanc_that_comes_back_is_used_again(tmp_path: Path) -> None:
+    """While Orthanc is away calls are UNAVAILABLE; the same adapter works once it is back, without a restart."""
+    async with Stack(tmp_path, parts=("orthanc",)) as stack:
+        pacs = _adapter(stack.orthanc)
+        stored = await pacs.store(chunks_of(encoded(dataset())))
+        await stack.stop("orthanc")
+        with pytest.raises(ServiceError) as error:
+            await pacs.store(chunks_of(encoded(dataset())))
+        assert error.value.reason is Reason.ORTHANC_UNAVAILABLE
+        await stack.start("orthanc")
+        assert await pacs.fingerprint(stored.orthanc_id) is not None
+        assert not (await pacs.store(chunks_of(encoded(dataset())))).already_stored
+        await pacs.close()
+
+
+async def test_a_wrong_password_is_told_from_an_orthanc_that_is_away(tmp_path: Path) -> None:
+    """The error names the credentials, also where a file is on its way."""
+    async with Stack(tmp_path, parts=("orthanc",)) as stack:
+        pacs = Orthanc(stack.orthanc.url, username=stack.orthanc.username, password="not this one")
+        for call in (pacs.check(), pacs.store(chunks_of(encoded(dataset())))):
+            with pytest.raises(ServiceError) as error:
+                await call
+            assert error.value.reason is Reason.ORTHANC_ERROR
+            assert "credentials" in error.value.message
+        await pacs.close()
+
+
 async def test_there_is_no_fingerprint_of_what_is_not_there(pacs: Orthanc) -> None:
     """An instance that is gone has none; what is no id of Orthanc's names nothing at all."""
     stored = await pacs.store(chunks_of(encoded(dataset())))
