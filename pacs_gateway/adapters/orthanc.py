@@ -3,7 +3,8 @@
 Works the same with Orthanc 1.10 and 1.12. What differs, as tried: RequestedTags (the modalities and counts of studies)
 came with 1.11 and is ignored before, where they are counted from one query for all series. verify-md5 of 1.10 takes the
 file from the storage cache of Orthanc's memory, so it proves what is on the disk only under MaximumStorageCacheSize=0;
-1.12 reads the disk.
+1.12 reads the disk. Neither may run under LimitFindResults, which shortens lists without a word (0, the default, is no
+limit).
 """
 
 import asyncio
