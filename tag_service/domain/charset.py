@@ -6,10 +6,9 @@ names none is DEFAULT. An item without the attribute is in its parent's characte
 """
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydicom.charset import CODES_TO_ENCODINGS, STAND_ALONE_ENCODINGS, python_encoding
 
@@ -42,8 +41,7 @@ class CharsetError(ValueError):
     """Text that its character set cannot hold, or bytes that are no text in theirs. Carries no value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(NamedTuple):
     """Text, and whether it is exactly what the bytes say.
 
     It is not when they hold more than ASCII and no character set is declared, or are wrong in the declared one; the
@@ -73,6 +71,9 @@ def is_known(charsets: Charsets) -> bool:
 
 def decode(value: bytes, charsets: Charsets, vr: str) -> Decoded:
     """The text of a whole value, its padding and its backslashes included. Never raises."""
+    if value.isascii() and _ESC not in value:
+        # The same in every character set, and most values are so.
+        return Decoded(value.decode("ascii"))
     try:
         return Decoded(decode_strict(value, charsets, vr))
     except CharsetError:

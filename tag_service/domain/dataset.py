@@ -170,7 +170,7 @@ class _Builder:
     def _add(self, element: Element) -> Element:
         code = self._orders[-1].check(element.tag)
         if code is not None:
-            self._tokenizer.note(code, MESSAGES[code], self._tokenizer.path_of(element.tag))
+            self._tokenizer.note(code, MESSAGES[code], element.tag)
         self._elements.append(element)
         return element
 

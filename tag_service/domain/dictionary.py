@@ -69,12 +69,6 @@ def name_of_uid(uid: str) -> str:
     return entry[0] if entry else ""
 
 
-def type_of_uid(uid: str) -> str:
-    """What a registered UID stands for ("Transfer Syntax", "SOP Class"...), "" for any other."""
-    entry = UID_dictionary.get(uid)
-    return entry[1] if entry else ""
-
-
 def tag_text(tag: int) -> str:
     """The tag as (gggg,eeee)."""
     return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"

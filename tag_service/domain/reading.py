@@ -6,7 +6,7 @@ from typing import Final
 
 from tag_service.domain import tokenizer as tokens
 from tag_service.domain.charset import DEFAULT, TEXT_VRS, Charsets, charsets_of
-from tag_service.domain.dictionary import PIXEL_TAGS, implicit_vr, tag_text
+from tag_service.domain.dictionary import PIXEL_TAGS, implicit_vr
 from tag_service.domain.limits import Limits
 from tag_service.domain.order import MESSAGES
 from tag_service.domain.problems import Problem, ProblemCode
@@ -114,18 +114,16 @@ class HeaderReader:
         vr = implicit_vr(tag)
         decoded = text_of(self._values[tag], vr, charsets)
         if not decoded.exact:
-            self._tokenizer.note(ProblemCode.UNDECLARED_CHARSET, undecodable(vr), tag_text(tag))
+            self._tokenizer.note(ProblemCode.UNDECLARED_CHARSET, undecodable(vr), tag)
         return decoded.text
 
     def _take(self, stream: Iterator[Token]) -> None:
         seen, depth, last = self._seen, self._depth, self._last
         for kind, tag, _, _, value, _ in stream:
-            if kind <= tokens.DATA_SET or tokens.CHUNK <= kind <= tokens.BULK_END or kind > tokens.ITEM_BEGIN:
-                continue
             if kind == tokens.SEQUENCE_END:
                 depth -= 1
-                continue
-            if not depth:
+            # The kinds that begin an element.
+            elif tokens.ELEMENT <= kind <= tokens.SEQUENCE and not depth:
                 if tag > last:
                     last = tag
                 else:
@@ -136,7 +134,8 @@ class HeaderReader:
                 seen.add(tag)
                 if tag in _WANTED and tag not in self._values and kind == tokens.ELEMENT:
                     self._values[tag] = value
-            if kind == tokens.SEQUENCE:
+                depth = int(kind == tokens.SEQUENCE)
+            elif kind == tokens.SEQUENCE:
                 depth += 1
         self._depth, self._last = depth, last
 
@@ -146,7 +145,7 @@ class HeaderReader:
     def _note_disorder(self, tag: int) -> None:
         self._in_order = False
         code = ProblemCode.DUPLICATE_TAG if tag in self._seen else ProblemCode.OUT_OF_ORDER
-        self._tokenizer.note(code, MESSAGES[code], tag_text(tag))
+        self._tokenizer.note(code, MESSAGES[code], tag)
 
 
 def undecodable(vr: str) -> str:

@@ -44,9 +44,9 @@ DATA_SET: Final = 2  # begins; `Tokenizer.encoding` and `transfer_syntax_uid` ar
 ELEMENT: Final = 3  # an element with its whole value
 BULK: Final = 4  # an element whose value follows in CHUNKs up to BULK_END
 FRAGMENTS: Final = 5  # the same of an encapsulated value: the CHUNKs are its items, headers and delimiter included
-CHUNK: Final = 6
-BULK_END: Final = 7
-SEQUENCE: Final = 8  # a sequence; vr UN where its items are implicit VR little endian whatever the file is
+SEQUENCE: Final = 6  # a sequence; vr UN where its items are implicit VR little endian whatever the file is
+CHUNK: Final = 7
+BULK_END: Final = 8
 SEQUENCE_END: Final = 9  # header: its delimitation item, b"" where its length is defined
 ITEM_BEGIN: Final = 10
 ITEM_END: Final = 11  # header: its delimitation item, b"" where its length is defined
@@ -60,6 +60,7 @@ _OPEN: Final = 1 << 62
 _PREAMBLE_BYTES: Final = 128
 _ZEROS: Final = bytes(8)
 _META_GROUP: Final = b"\x02\x00"
+_TRANSFER_SYNTAX_UID: Final = 0x00020010
 # Tags from here on are items and delimiters.
 _DELIMITERS: Final = 0xFFFE0000
 _MAX_PATH_STEPS: Final = 8
@@ -120,10 +121,10 @@ class Tokenizer:
         self._closed = True
         return iter(self._next, None)
 
-    def note(self, code: ProblemCode | Reason, message: str, tag: str = "") -> None:
-        """Remembers a problem, unless there are too many already."""
+    def note(self, code: ProblemCode | Reason, message: str, tag: int = 0) -> None:
+        """Remembers a problem of the element with this tag (0: of none), unless there are too many already."""
         if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(Problem(code, message, tag))
+            self.problems.append(Problem(code, message, self.path_of(tag) if tag else ""))
 
     def path_of(self, tag: int) -> str:
         """Where an element with this tag (0: none) stands at this moment: the sequences and items around it, and it."""
@@ -133,7 +134,9 @@ class Tokenizer:
         ]
         if len(steps) > _MAX_PATH_STEPS:
             steps[:-_MAX_PATH_STEPS] = ["..."]
-        return ("".join(steps) + (tag_text(tag) if tag else "")).removesuffix(".")
+        # Between a sequence and its items there is no element: the tag is then the sequence's own.
+        in_sequence = bool(self._stack) and self._stack[-1].is_sequence
+        return ("".join(steps) + (tag_text(tag) if tag and not in_sequence else "")).removesuffix(".")
 
     def _run(self) -> _Steps:
         position = yield from self._head()
@@ -192,31 +195,35 @@ class Tokenizer:
         (0002,0000) is often wrong and only believed where what follows, being deflated, does not show where it begins.
         """
         first, end, deflated = position + self._base, _OPEN, False
+        buffer = self._buffer
         while True:
-            buffer = yield from self._fill(position, 12)
-            position, offset = 0, self._base
-            if buffer[:2] != _META_GROUP or (deflated and offset >= end):
+            if len(buffer) - position < 12:
+                buffer = yield from self._fill(position, 12)
+                position = 0
+            offset = self._base + position
+            if buffer[position : position + 2] != _META_GROUP or (deflated and offset >= end):
                 if offset == first:
                     self.note(ProblemCode.META_MISSING, "The file has no file meta information.")
                 return position
-            if len(buffer) < 8:
-                raise self._truncated(0, offset)
-            tag = 0x00020000 | int.from_bytes(buffer[2:4], "little")
-            vr, header, length = _header_at(buffer, 0, tag, EXPLICIT_LE if buffer[4:6] in _VRS else IMPLICIT_LE)
+            tag = 0x00020000 | int.from_bytes(buffer[position + 2 : position + 4], "little")
+            encoding = EXPLICIT_LE if buffer[position + 4 : position + 6] in _VRS else IMPLICIT_LE
+            vr, header, length = _header_at(buffer, position, tag, encoding)
             if length > WHOLE_TEXT_BYTES:
                 raise self._malformed(tag, offset, "its length is impossible in file meta information")
             self._count(header + length)
-            buffer = yield from self._fill(0, header + length)
-            if len(buffer) < header + length:
-                raise self._truncated(tag, offset)
-            position = header + length
-            value = buffer[header:position]
+            if len(buffer) - position < header + length:
+                buffer = yield from self._fill(position, header + length)
+                position = 0
+                if len(buffer) < header + length:
+                    raise self._truncated(tag, offset)
+            start, position = position, position + header + length
+            value = buffer[start + header : position]
             if tag == 0x00020000 and len(value) == 4:
-                end = offset + position + int.from_bytes(value, "little")
-            elif tag == 0x00020010 and not self.transfer_syntax_uid:
+                end = self._base + position + int.from_bytes(value, "little")
+            elif tag == _TRANSFER_SYNTAX_UID and not self.transfer_syntax_uid:
                 self.transfer_syntax_uid = value.decode("latin-1").strip(" \0")
                 deflated = encoding_of(self.transfer_syntax_uid).deflated
-            yield (META_ELEMENT, tag, vr, buffer[:header], value, offset)
+            yield (META_ELEMENT, tag, vr, buffer[start : start + header], value, offset)
 
     def _settle(self, position: int) -> Generator[Token | None, None, int]:
         """Finds out how the data set is encoded."""
@@ -236,13 +243,15 @@ class Tokenizer:
             found = corrected(start, declared)
             if (found.explicit, found.little_endian) != (declared.explicit, declared.little_endian):
                 self.note(
-                    Reason.MALFORMED_DICOM, "The data set is not encoded as its transfer syntax says.", "(0002,0010)"
+                    Reason.MALFORMED_DICOM,
+                    "The data set is not encoded as its transfer syntax says.",
+                    _TRANSFER_SYNTAX_UID,
                 )
         else:
             found = guess(start[:LOOKAHEAD_BYTES]) or corrected(start, EXPLICIT_LE)
             self.transfer_syntax_uid = uid_of(found)
             if all(problem.code is not ProblemCode.META_MISSING for problem in self.problems):
-                self.note(ProblemCode.META_MISSING, "The file does not say its transfer syntax.", "(0002,0010)")
+                self.note(ProblemCode.META_MISSING, "The file does not say its transfer syntax.", _TRANSFER_SYNTAX_UID)
         self.encoding = replace(found, deflated=declared.deflated)
         return 0
 
@@ -254,12 +263,28 @@ class Tokenizer:
         buf, base = self._buffer, self._base
         elements, header_bytes = self._elements, self._header_bytes
         max_elements, max_header_bytes = self._limits.elements, self._limits.header_bytes
+        short_vr = _SHORT.get
         frame: _Frame | None = None
         while True:
             if frame is not stack[-1]:
                 frame = stack[-1]
                 end, explicit, little = frame.end, frame.encoding.explicit, frame.encoding.little_endian
                 short_header, plain_header = _SHORT_HEADER[little], _PLAIN_HEADER[little]
+            if explicit and not frame.is_sequence:
+                # Most elements are short, plain, and whole in the buffer. Any other is left to what follows.
+                begin, edge = pos, min(len(buf), end - base, pos + max_header_bytes - header_bytes)
+                for elements in range(elements, max_elements):  # noqa: B007, B020 - the count goes on
+                    if edge - pos < 8:
+                        break
+                    group, element, code, length = short_header(buf, pos)
+                    vr, tag, stop = short_vr(code), group << 16 | element, pos + 8 + length
+                    if vr is None or stop > edge or tag >= FLOAT_PIXEL_DATA:
+                        break
+                    yield (ELEMENT, tag, vr, buf[pos : pos + 8], buf[pos + 8 : stop], base + pos)
+                    pos = stop
+                else:
+                    elements = max_elements
+                header_bytes += pos - begin
             if base + pos >= end:
                 yield self._leave(base + pos)
                 continue
@@ -485,8 +510,7 @@ class Tokenizer:
         where = self.path_of(tag)
         return ServiceError(
             Reason.TRUNCATED_FILE,
-            f"The file ends {f'inside {where}' if where else 'within an element'}, which begins at or before offset "
-            f"{offset}.",
+            f"The file ends inside {where or 'an element'}, at or behind offset {offset}.",
             metadata={"tag": where, "offset": str(offset)},
         )
 

@@ -160,4 +160,4 @@ class Validator:
             )
 
     def _note(self, code: ProblemCode | Reason, message: str, tag: int) -> None:
-        self._tokenizer.note(code, message, self._tokenizer.path_of(tag))
+        self._tokenizer.note(code, message, tag)

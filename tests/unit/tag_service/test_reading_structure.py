@@ -424,8 +424,11 @@ def test_duplicates_and_disorder_are_noticed_and_kept():
     """A tag that stands twice, or behind a higher one, is no reason to refuse a file; the path says where it is."""
     item = EXPLICIT.text(0x00081155, "UI", "1.2") + EXPLICIT.text(0x00081150, "UI", "1.3")
     late = EXPLICIT.text(0x00100020, "LO", "MRN8")
-    file = load(EXPLICIT.file(*plain(EXPLICIT)[:8], EXPLICIT.sequence(0x00400275, b"", item), late), Limits())
+    requests = EXPLICIT.sequence(0x00400275, b"", item)
+    file = load(EXPLICIT.file(*plain(EXPLICIT)[:8], requests, requests, late), Limits())
     assert [(problem.code, problem.tag) for problem in file.problems] == [
+        (ProblemCode.OUT_OF_ORDER, "(0040,0275)[1].(0008,1150)"),
+        (ProblemCode.DUPLICATE_TAG, "(0040,0275)"),
         (ProblemCode.OUT_OF_ORDER, "(0040,0275)[1].(0008,1150)"),
         (ProblemCode.DUPLICATE_TAG, "(0010,0020)"),
     ]
