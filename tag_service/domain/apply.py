@@ -175,9 +175,8 @@ def _write(work: _Work, scope: Scope, edit: Edit, element: Element, *, vr: str, 
         element.vr, element.header, element.value = vr, b"", b""
         work.pending.append(_Pending(edit, element, text, scope))
         return
-    if element.vr != vr or element.value != encoded:
-        element.vr = vr
-        _put(work, edit, element, encoded, scope)
+    element.vr = vr
+    _put(work, edit, element, encoded, scope)
 
 
 def _put(work: _Work, edit: Edit, element: Element, encoded: bytes, scope: Scope) -> None:

@@ -18,8 +18,8 @@ def transcode(file: DicomFile) -> None:
     Values of VR UN are text where a dictionary says so; what nobody knows stays as it is. Raises CHARSET_CONFLICT where
     bytes are no text in the character set that is in force for them, or where the text is too long for its VR in UTF-8.
     """
-    # All scopes are known before the first declaration changes, for items inherit it.
-    for scope in list(scopes(file)):
+    # A scope knows the character set that was in force in it, so declarations may change under way.
+    for scope in scopes(file):
         creators = _creators(scope.elements)
         for element in scope.elements:
             if element.tag == SPECIFIC_CHARACTER_SET:

@@ -222,6 +222,12 @@ def test_a_deflated_data_set_is_deflated_again_to_even_length():
         assert read(result).PatientID == "NEW"
 
 
+def test_zeros_behind_the_data_set_stay():
+    """What is allowed behind the last element stays there."""
+    data = EXPLICIT.file(*plain(EXPLICIT)) + bytes(64)
+    assert body(edit(data)) == body(data)
+
+
 def test_a_deep_file_is_rewritten():
     """Nesting up to the limit is written back level by level."""
     nested = EXPLICIT.text(0x00081155, "UI", "1.2")

@@ -185,6 +185,14 @@ def test_text_that_the_edits_replace_or_remove_is_no_conflict():
     assert read(edit(data, patient_name=CYRILLIC, remove=("StudyDescription",))).PatientName == CYRILLIC
 
 
+def test_a_wrong_field_is_told_before_a_conflict():
+    """A request that does not fit the file is told so, whatever the character set would have said."""
+    data = EXPLICIT.file(*plain(EXPLICIT, EXPLICIT.element(0x00081030, "LO", b"Gr\xf6\xdfe!")))
+    with pytest.raises(ServiceError) as caught:
+        edit(data, patient_name=CYRILLIC, set=("ReferencedImageSequence[1].StudyID=1",))
+    assert caught.value.reason is Reason.INVALID_FIELD
+
+
 def test_text_too_long_in_utf_8_is_a_conflict():
     """Text that outgrows its VR in UTF-8 is refused with explicit VR."""
     long_text = ("é" * 64 + "\\").encode("latin-1") * 800

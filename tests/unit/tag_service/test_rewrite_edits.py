@@ -34,7 +34,7 @@ ONLY_PRIVATE = {"UN_sequence.dcm", "priv_SQ.dcm"}
 
 
 def real_files(*, but):
-    """pydicom's files, with their names."""
+    """The test files of pydicom, with their names."""
     return [pytest.param(path.read_bytes(), id=path.name) for path in pydicom_files() if path.name not in but]
 
 
