@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tag_service.domain import tokenizer as tokens
+from tag_service.domain import tokens
 from tag_service.domain.limits import MIB, Limits
 from tag_service.domain.order import MESSAGES, TagOrder
 from tag_service.domain.problems import Problem
-from tag_service.domain.tokenizer import Token, Tokenizer
+from tag_service.domain.tokenizer import Tokenizer
+from tag_service.domain.tokens import Token
 
 
 @dataclass(slots=True)

@@ -4,14 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from tag_service.domain import tokenizer as tokens
+from tag_service.domain import tokens
 from tag_service.domain.charset import DEFAULT, TEXT_VRS, Charsets, charsets_of
 from tag_service.domain.dictionary import PIXEL_TAGS, implicit_vr
 from tag_service.domain.limits import Limits
 from tag_service.domain.order import MESSAGES
 from tag_service.domain.problems import Problem, ProblemCode
 from tag_service.domain.text import text_of
-from tag_service.domain.tokenizer import Token, Tokenizer
+from tag_service.domain.tokenizer import Tokenizer
+from tag_service.domain.tokens import Token
 
 SPECIFIC_CHARACTER_SET: Final = 0x00080005
 
@@ -96,6 +97,8 @@ class HeaderReader:
     def feed(self, data: bytes) -> bool:
         """Takes in a piece; gives `done`. Raises what the tokenizer does."""
         self._take(self._tokenizer.feed(data))
+        if self.done:
+            self._tokenizer.stop()
         return self.done
 
     def close(self) -> None:

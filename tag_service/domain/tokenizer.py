@@ -10,83 +10,52 @@ and offset, and never what.
 """
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
-from itertools import pairwise
-from struct import Struct
-from typing import Final, Literal
+from dataclasses import replace
+from typing import Final
 
 from service_runtime.errors import Reason, ServiceError
 from tag_service.domain.detection import LOOKAHEAD_BYTES, corrected, guess
-from tag_service.domain.dictionary import FLOAT_PIXEL_DATA, PIXEL_TAGS, implicit_vr, is_private, tag_text
-from tag_service.domain.inflate import Inflater
+from tag_service.domain.dictionary import FLOAT_PIXEL_DATA, PIXEL_TAGS, implicit_vr
+from tag_service.domain.headers import PLAIN_HEADER, SHORT, SHORT_HEADER, VR_CODES, header_at
 from tag_service.domain.limits import Limits
 from tag_service.domain.nested_un import holds_items
+from tag_service.domain.nesting import OPEN, Frame, Nesting
 from tag_service.domain.problems import MAX_PROBLEMS, Problem, ProblemCode
-from tag_service.domain.transfer_syntax import EXPLICIT_LE, IMPLICIT_LE, Encoding, encoding_of, uid_of
-from tag_service.domain.vr import (
-    BULK_VRS,
-    ITEM,
-    ITEM_DELIMITATION,
-    LONG_TEXT_VRS,
-    LONG_VRS,
-    SEQUENCE_DELIMITATION,
-    SHORT_VRS,
-    UNDEFINED_LENGTH,
-    VRS,
+from tag_service.domain.source import Source
+from tag_service.domain.tokens import (
+    BULK,
+    BULK_END,
+    CHUNK,
+    DATA_SET,
+    ELEMENT,
+    FRAGMENTS,
+    META_ELEMENT,
+    PREAMBLE,
+    SEQUENCE,
+    TRAILING,
+    Token,
 )
-
-# (kind, tag, vr, header, value, offset): a plain tuple, because there is one for every element.
-Token = tuple[int, int, str, bytes, bytes, int]
-
-PREAMBLE: Final = 0  # value: its 128 bytes
-META_ELEMENT: Final = 1  # an element of group 0002, whole
-DATA_SET: Final = 2  # begins; `Tokenizer.encoding` and `transfer_syntax_uid` are known from here on
-ELEMENT: Final = 3  # an element with its whole value
-BULK: Final = 4  # an element whose value follows in CHUNKs up to BULK_END
-FRAGMENTS: Final = 5  # the same of an encapsulated value: the CHUNKs are its items, headers and delimiter included
-SEQUENCE: Final = 6  # a sequence; vr UN where its items are implicit VR little endian whatever the file is
-CHUNK: Final = 7
-BULK_END: Final = 8
-SEQUENCE_END: Final = 9  # header: its delimitation item, b"" where its length is defined
-ITEM_BEGIN: Final = 10
-ITEM_END: Final = 11  # header: its delimitation item, b"" where its length is defined
-TRAILING: Final = 12  # value: bytes behind the data set
+from tag_service.domain.transfer_syntax import EXPLICIT_LE, IMPLICIT_LE, encoding_of, uid_of
+from tag_service.domain.vr import (
+    ITEM,
+    LONG_TEXT_VRS,
+    SEQUENCE_DELIMITATION,
+    UNDEFINED_LENGTH,
+)
 
 # Larger values of binary bulk, and of anything else but long text, come in chunks.
 WHOLE_BYTES: Final = 64 * 1024
 WHOLE_TEXT_BYTES: Final = 1024 * 1024
 _CHUNK_BYTES: Final = 1024 * 1024
-_OPEN: Final = 1 << 62
 _PREAMBLE_BYTES: Final = 128
 _ZEROS: Final = bytes(8)
 _META_GROUP: Final = b"\x02\x00"
 _TRANSFER_SYNTAX_UID: Final = 0x00020010
 # Tags from here on are items and delimiters.
 _DELIMITERS: Final = 0xFFFE0000
-_MAX_PATH_STEPS: Final = 8
 _GZIP_TRAILER_BYTES: Final = 8
 
-_VRS: Final = frozenset(vr.encode() for vr in VRS)
-_FRAGMENT_VRS: Final = BULK_VRS - {"UN"}
-# What writers put where they know no VR.
-_NO_VRS: Final = frozenset({b"??", b"  ", b"--", b"\0\0"})
-_SHORT: Final = {vr.encode(): vr for vr in SHORT_VRS}
-_LONG: Final = {vr.encode(): vr for vr in LONG_VRS}
-_SHORT_HEADER: Final = {True: Struct("<HH2sH").unpack_from, False: Struct(">HH2sH").unpack_from}
-_PLAIN_HEADER: Final = {True: Struct("<HHL").unpack_from, False: Struct(">HHL").unpack_from}
-
 _Steps = Generator[Token | None, None, None]
-
-
-@dataclass(slots=True)
-class _Frame:
-    """An open sequence or item: where it ends (_OPEN: at its delimiter), how what is in it is encoded, its count."""
-
-    tag: int
-    is_sequence: bool
-    end: int
-    encoding: Encoding
-    count: int = 0
 
 
 class Tokenizer:
@@ -100,26 +69,25 @@ class Tokenizer:
         self.encoding = EXPLICIT_LE
         self.problems: list[Problem] = []
         self._limits = limits
-        self._incoming = b""
-        self._closed = False
-        self._inflater: Inflater | None = None
-        self._buffer = b""
-        # The offset in the file of the buffer's first byte.
-        self._base = 0
+        self._source = Source()
         self._header_bytes = 0
         self._elements = 0
-        self._stack: list[_Frame] = []
-        self._next = self._run().__next__
+        self._nesting = Nesting(limits)
+        self._steps = self._run()
 
     def feed(self, data: bytes) -> Iterator[Token]:
         """The tokens that are complete with this piece."""
-        self._incoming = data
-        return iter(self._next, None)
+        self._source.feed(data)
+        return iter(self._steps.__next__, None)
 
     def close(self) -> Iterator[Token]:
         """The last tokens. Raises TRUNCATED_FILE where the file may not end here."""
-        self._closed = True
-        return iter(self._next, None)
+        self._source.close()
+        return iter(self._steps.__next__, None)
+
+    def stop(self) -> None:
+        """Lets go of the file when nobody wants the rest of it."""
+        self._steps.close()
 
     def note(self, code: ProblemCode | Reason, message: str, tag: int = 0) -> None:
         """Remembers a problem of the element with this tag (0: of none), unless there are too many already."""
@@ -128,59 +96,26 @@ class Tokenizer:
 
     def path_of(self, tag: int) -> str:
         """Where an element with this tag (0: none) stands at this moment: the sequences and items around it, and it."""
-        steps = [
-            tag_text(frame.tag) if frame.is_sequence else f"[{parent.count - 1}]."
-            for parent, frame in pairwise(self._stack)
-        ]
-        if len(steps) > _MAX_PATH_STEPS:
-            steps[:-_MAX_PATH_STEPS] = ["..."]
-        # Between a sequence and its items there is no element: the tag is then the sequence's own.
-        in_sequence = bool(self._stack) and self._stack[-1].is_sequence
-        return ("".join(steps) + (tag_text(tag) if tag and not in_sequence else "")).removesuffix(".")
+        return self._nesting.path_of(tag)
 
     def _run(self) -> _Steps:
         position = yield from self._head()
-        yield (DATA_SET, 0, "", b"", b"", self._base + position)
+        yield (DATA_SET, 0, "", b"", b"", self._source.base + position)
         yield from self._data_set(position)
         yield from self._tail()
-
-    def _fill(self, position: int, size: int) -> Generator[None, None, bytes]:
-        """The buffer from `position` on, with at least `size` bytes, fewer only where the file ends."""
-        self._base += position
-        pieces = [self._buffer[position:]]
-        missing = size - len(pieces[0])
-        while missing > 0:
-            piece = self._next_piece()
-            if piece:
-                pieces.append(piece)
-                missing -= len(piece)
-            elif self._closed or (self._inflater is not None and self._inflater.ended):
-                break
-            else:
-                yield None
-        self._buffer = b"".join(pieces)
-        return self._buffer
-
-    def _next_piece(self) -> bytes:
-        piece, self._incoming = self._incoming, b""
-        if self._inflater is None:
-            return piece
-        if piece:
-            self._inflater.feed(piece)
-        return self._inflater.read()
 
     # The head: preamble, file meta information, and how the data set is encoded.
 
     def _head(self) -> Generator[Token | None, None, int]:
         """Gives the position of the data set in the buffer."""
-        buffer = yield from self._fill(0, _PREAMBLE_BYTES + 4 + LOOKAHEAD_BYTES)
+        buffer = yield from self._source.fill(0, _PREAMBLE_BYTES + 4 + LOOKAHEAD_BYTES)
         if not buffer:
             raise ServiceError(Reason.EMPTY_FILE, "The file is empty.")
         if buffer[_PREAMBLE_BYTES : _PREAMBLE_BYTES + 4] == b"DICM":
             yield (PREAMBLE, 0, "", b"", buffer[:_PREAMBLE_BYTES], 0)
             position = yield from self._meta(_PREAMBLE_BYTES + 4)
             return (yield from self._settle(position))
-        is_meta = buffer[:2] == _META_GROUP and buffer[4:6] in _VRS
+        is_meta = buffer[:2] == _META_GROUP and buffer[4:6] in VR_CODES
         if not is_meta and guess(buffer[:LOOKAHEAD_BYTES]) is None:
             raise ServiceError(
                 Reason.NOT_DICOM, "The file is not DICOM: it has no DICM mark and does not begin as a data set either."
@@ -194,32 +129,32 @@ class Tokenizer:
 
         (0002,0000) is often wrong and only believed where what follows, being deflated, does not show where it begins.
         """
-        first, end, deflated = position + self._base, _OPEN, False
-        buffer = self._buffer
+        first, end, deflated = position + self._source.base, OPEN, False
+        buffer = self._source.buffer
         while True:
             if len(buffer) - position < 12:
-                buffer = yield from self._fill(position, 12)
+                buffer = yield from self._source.fill(position, 12)
                 position = 0
-            offset = self._base + position
+            offset = self._source.base + position
             if buffer[position : position + 2] != _META_GROUP or (deflated and offset >= end):
                 if offset == first:
                     self.note(ProblemCode.META_MISSING, "The file has no file meta information.")
                 return position
             tag = 0x00020000 | int.from_bytes(buffer[position + 2 : position + 4], "little")
-            encoding = EXPLICIT_LE if buffer[position + 4 : position + 6] in _VRS else IMPLICIT_LE
-            vr, header, length = _header_at(buffer, position, tag, encoding)
+            encoding = EXPLICIT_LE if buffer[position + 4 : position + 6] in VR_CODES else IMPLICIT_LE
+            vr, header, length = header_at(buffer, position, tag, encoding)
             if length > WHOLE_TEXT_BYTES:
-                raise self._malformed(tag, offset, "its length is impossible in file meta information")
+                raise self._nesting.malformed(tag, offset, "its length is impossible in file meta information")
             self._count(header + length)
             if len(buffer) - position < header + length:
-                buffer = yield from self._fill(position, header + length)
+                buffer = yield from self._source.fill(position, header + length)
                 position = 0
                 if len(buffer) < header + length:
-                    raise self._truncated(tag, offset)
+                    raise self._nesting.truncated(tag, offset)
             start, position = position, position + header + length
             value = buffer[start + header : position]
             if tag == 0x00020000 and len(value) == 4:
-                end = self._base + position + int.from_bytes(value, "little")
+                end = self._source.base + position + int.from_bytes(value, "little")
             elif tag == _TRANSFER_SYNTAX_UID and not self.transfer_syntax_uid:
                 self.transfer_syntax_uid = value.decode("latin-1").strip(" \0")
                 deflated = encoding_of(self.transfer_syntax_uid).deflated
@@ -229,15 +164,14 @@ class Tokenizer:
         """Finds out how the data set is encoded."""
         declared = encoding_of(self.transfer_syntax_uid)
         if declared.deflated:
-            self._inflater = Inflater(self._limits)
-            self._base += position
-            self._incoming, self._buffer, position = self._buffer[position:], b"", 0
-        start = yield from self._fill(position, LOOKAHEAD_BYTES)
+            self._source.inflate(position, self._limits)
+            position = 0
+        start = yield from self._source.fill(position, LOOKAHEAD_BYTES)
         if not start:
             raise ServiceError(
                 Reason.TRUNCATED_FILE,
-                f"The file ends at offset {self._base}, before its data set.",
-                metadata={"offset": str(self._base)},
+                f"The file ends at offset {self._source.base}, before its data set.",
+                metadata={"offset": str(self._source.base)},
             )
         if self.transfer_syntax_uid:
             found = corrected(start, declared)
@@ -259,17 +193,19 @@ class Tokenizer:
 
     def _data_set(self, pos: int) -> _Steps:  # noqa: C901, PLR0912, PLR0915 - calls would double the cost
         """The tokens from `pos` in the buffer up to the end of the data set."""
-        stack = self._stack = [_Frame(0, is_sequence=False, end=_OPEN, encoding=self.encoding)]
-        buf, base = self._buffer, self._base
+        nesting = self._nesting
+        stack = nesting.stack
+        nesting.begin(self.encoding)
+        buf, base = self._source.buffer, self._source.base
         elements, header_bytes = self._elements, self._header_bytes
         max_elements, max_header_bytes = self._limits.elements, self._limits.header_bytes
-        short_vr = _SHORT.get
-        frame: _Frame | None = None
+        short_vr = SHORT.get
+        frame: Frame | None = None
         while True:
             if frame is not stack[-1]:
                 frame = stack[-1]
                 end, explicit, little = frame.end, frame.encoding.explicit, frame.encoding.little_endian
-                short_header, plain_header = _SHORT_HEADER[little], _PLAIN_HEADER[little]
+                short_header, plain_header = SHORT_HEADER[little], PLAIN_HEADER[little]
             if explicit and not frame.is_sequence:
                 # Most elements are short, plain, and whole in the buffer. Any other is left to what follows.
                 begin, edge = pos, min(len(buf), end - base, pos + max_header_bytes - header_bytes)
@@ -286,20 +222,20 @@ class Tokenizer:
                     elements = max_elements
                 header_bytes += pos - begin
             if base + pos >= end:
-                yield self._leave(base + pos)
+                yield self._nesting.leave(base + pos)
                 continue
             if len(buf) - pos < 12:
-                buf = yield from self._fill(pos, 12)
-                base, pos = self._base, 0
+                buf = yield from self._source.fill(pos, 12)
+                base, pos = self._source.base, 0
                 if len(buf) < 8:
                     if not buf and len(stack) == 1:
                         break
-                    raise self._truncated(0, base)
+                    raise self._nesting.truncated(0, base)
             elements += 1
             if elements > max_elements:
-                raise self._too_much("elements", max_elements)
+                raise self._nesting.too_much("elements", max_elements)
             if frame.is_sequence:
-                yield self._enter_or_end(buf[pos : pos + 8], base + pos)
+                yield self._nesting.enter_or_end(buf[pos : pos + 8], base + pos)
                 header_bytes += 8
                 pos += 8
                 continue
@@ -310,14 +246,14 @@ class Tokenizer:
             if explicit:
                 group, element, code, length = short_header(buf, pos)
                 tag = group << 16 | element
-                vr = _SHORT.get(code)
+                vr = SHORT.get(code)
                 if vr is None:
                     if tag >= _DELIMITERS or not tag:
                         vr, special = "", True
                     else:
-                        vr, size, length = _header_at(buf, pos, tag, frame.encoding)
+                        vr, size, length = header_at(buf, pos, tag, frame.encoding)
                         if len(buf) - pos < size:
-                            raise self._truncated(tag, base + pos)
+                            raise self._nesting.truncated(tag, base + pos)
                         special = not vr or vr == "SQ" or vr == "UN" or length == UNDEFINED_LENGTH  # noqa: PLR1714 - is faster
                         whole = WHOLE_TEXT_BYTES if vr in LONG_TEXT_VRS else WHOLE_BYTES
             else:
@@ -329,23 +265,23 @@ class Tokenizer:
 
             if special:
                 if tag >= _DELIMITERS:
-                    yield self._leave_by_delimiter(tag, buf[pos : pos + 8], base + pos)
+                    yield self._nesting.leave_by_delimiter(tag, buf[pos : pos + 8], base + pos)
                     pos += 8
                     continue
                 if not tag and buf[pos : pos + 8] == _ZEROS and len(stack) == 1:
                     # What pads a file looks like elements (0000,0000).
                     break
                 if not (tag and vr):
-                    raise self._malformed(tag, base + pos, "its tag or VR is impossible")
-                kind, vr = self._kind_of(tag, vr, length, base + pos)
+                    raise self._nesting.malformed(tag, base + pos, "its tag or VR is impossible")
+                kind, vr = self._nesting.kind_of(tag, vr, length, base + pos)
                 if kind == ELEMENT and vr == "UN" and 8 <= length <= WHOLE_BYTES:
-                    buf = yield from self._fill(pos, size + length)
-                    base, pos = self._base, 0
+                    buf = yield from self._source.fill(pos, size + length)
+                    base, pos = self._source.base, 0
                     if holds_items(buf[size : size + length], depth=self._limits.depth):
                         kind = SEQUENCE
                 if kind == SEQUENCE:
                     header_bytes += size
-                    yield self._enter_sequence(tag, vr, buf[pos : pos + size], length, base + pos)
+                    yield self._nesting.enter_sequence(tag, vr, buf[pos : pos + size], length, base + pos)
                     pos += size
                     continue
                 if kind == FRAGMENTS:
@@ -353,102 +289,47 @@ class Tokenizer:
                     yield (FRAGMENTS, tag, vr, buf[pos : pos + size], b"", base + pos)
                     self._elements = elements
                     pos = yield from self._fragments(tag, pos + size, little=little)
-                    buf, base, elements = self._buffer, self._base, self._elements
+                    buf, base, elements = self._source.buffer, self._source.base, self._elements
                     yield (BULK_END, tag, "", b"", b"", base + pos)
                     continue
 
             stop = pos + size + length
             if base + stop > end:
-                raise self._malformed(tag, base + pos, "it is longer than the item or sequence it stands in")
+                raise self._nesting.malformed(tag, base + pos, "it is longer than the item or sequence it stands in")
             if length > whole or tag >= FLOAT_PIXEL_DATA:
                 if tag >= _DELIMITERS:
-                    raise self._malformed(tag, base + pos, "a delimiter has a length")
+                    raise self._nesting.malformed(tag, base + pos, "a delimiter has a length")
                 if length > whole or tag in PIXEL_TAGS:
                     header_bytes += size
                     yield (BULK, tag, vr, buf[pos : pos + size], b"", base + pos)
                     pos = yield from self._chunks(tag, pos + size, length)
-                    buf, base = self._buffer, self._base
+                    buf, base = self._source.buffer, self._source.base
                     yield (BULK_END, tag, "", b"", b"", base + pos)
                     continue
             header_bytes += size + length
             if header_bytes > max_header_bytes:
-                raise self._too_much("header bytes", max_header_bytes)
+                raise self._nesting.too_much("header bytes", max_header_bytes)
             if stop > len(buf):
-                buf = yield from self._fill(pos, size + length)
-                base, pos, stop = self._base, 0, size + length
+                buf = yield from self._source.fill(pos, size + length)
+                base, pos, stop = self._source.base, 0, size + length
                 if stop > len(buf):
-                    raise self._truncated(tag, base)
+                    raise self._nesting.truncated(tag, base)
             yield (ELEMENT, tag, vr, buf[pos : pos + size], buf[pos + size : stop], base + pos)
             pos = stop
-        self._base, self._buffer = base + pos, buf[pos:]
-
-    def _kind_of(self, tag: int, vr: str, length: int, offset: int) -> tuple[int, str]:
-        """What an element is that may be more than a value, and its VR."""
-        if length != UNDEFINED_LENGTH:
-            return (SEQUENCE if vr == "SQ" else ELEMENT), vr
-        if vr in _FRAGMENT_VRS or tag in PIXEL_TAGS:
-            return FRAGMENTS, vr
-        if vr in {"SQ", "UN"}:
-            return SEQUENCE, vr
-        if is_private(tag) and not self._stack[-1].encoding.explicit:
-            return SEQUENCE, "UN"
-        raise self._malformed(tag, offset, "its VR does not allow an undefined length")
-
-    def _enter_sequence(self, tag: int, vr: str, header: bytes, length: int, offset: int) -> Token:
-        frame = self._stack[-1]
-        if len(self._stack) // 2 >= self._limits.depth:
-            raise self._too_much("depth", self._limits.depth)
-        end = _OPEN if length == UNDEFINED_LENGTH else offset + len(header) + length
-        if end > frame.end and end != _OPEN:
-            raise self._malformed(tag, offset, "it is longer than the item it stands in")
-        encoding = IMPLICIT_LE if vr == "UN" else frame.encoding
-        self._stack.append(_Frame(tag, is_sequence=True, end=end, encoding=encoding))
-        return (SEQUENCE, tag, vr, header, b"", offset)
-
-    def _enter_or_end(self, header: bytes, offset: int) -> Token:
-        """What stands in a sequence: an item, or the delimitation of the sequence."""
-        frame = self._stack[-1]
-        group, element, length = _PLAIN_HEADER[frame.encoding.little_endian](header)
-        tag = group << 16 | element
-        if tag == ITEM:
-            end = _OPEN if length == UNDEFINED_LENGTH else offset + 8 + length
-            if end > frame.end and end != _OPEN:
-                raise self._malformed(0, offset, "an item is longer than its sequence")
-            frame.count += 1
-            self._stack.append(_Frame(frame.tag, is_sequence=False, end=end, encoding=frame.encoding))
-            return (ITEM_BEGIN, ITEM, "", header, b"", offset)
-        if tag == SEQUENCE_DELIMITATION and frame.end == _OPEN:
-            self._stack.pop()
-            return (SEQUENCE_END, frame.tag, "", header, b"", offset)
-        raise self._malformed(0, offset, "what stands in the sequence is no item")
-
-    def _leave(self, offset: int) -> Token:
-        """The end of a sequence or item of defined length."""
-        frame = self._stack.pop()
-        if offset > frame.end:
-            raise self._malformed(0, offset, "what stands in it is longer than it")
-        kind = SEQUENCE_END if frame.is_sequence else ITEM_END
-        return (kind, frame.tag if frame.is_sequence else ITEM, "", b"", b"", offset)
-
-    def _leave_by_delimiter(self, tag: int, header: bytes, offset: int) -> Token:
-        frame = self._stack[-1]
-        if tag != ITEM_DELIMITATION or len(self._stack) == 1 or frame.end != _OPEN:
-            raise self._malformed(0, offset, "a delimiter or item stands where an element should")
-        self._stack.pop()
-        return (ITEM_END, ITEM, "", header, b"", offset)
+        self._source.base, self._source.buffer = base + pos, buf[pos:]
 
     def _chunks(self, tag: int, position: int, length: int) -> Generator[Token | None, None, int]:
         """A long value in chunks."""
-        buffer = self._buffer
+        buffer = self._source.buffer
         left = length
         while left:
             if position >= len(buffer):
-                buffer = yield from self._fill(position, 1)
+                buffer = yield from self._source.fill(position, 1)
                 position = 0
                 if not buffer:
-                    raise self._truncated(tag, self._base)
+                    raise self._nesting.truncated(tag, self._source.base)
             piece = buffer[position : position + min(left, _CHUNK_BYTES)]
-            yield (CHUNK, tag, "", b"", piece, self._base + position)
+            yield (CHUNK, tag, "", b"", piece, self._source.base + position)
             position += len(piece)
             left -= len(piece)
         return position
@@ -456,32 +337,31 @@ class Tokenizer:
     def _fragments(self, tag: int, position: int, *, little: bool) -> Generator[Token | None, None, int]:
         """The items of an encapsulated value, verbatim, to its sequence delimitation item (PS3.5 A.4)."""
         while True:
-            buffer = yield from self._fill(position, 8)
-            position, offset = 0, self._base
+            buffer = yield from self._source.fill(position, 8)
+            position, offset = 0, self._source.base
             if len(buffer) < 8:
-                raise self._truncated(tag, offset)
-            group, element, length = _PLAIN_HEADER[little](buffer)
+                raise self._nesting.truncated(tag, offset)
+            group, element, length = PLAIN_HEADER[little](buffer)
             item = group << 16 | element
             if item not in {ITEM, SEQUENCE_DELIMITATION} or (item == ITEM and length == UNDEFINED_LENGTH):
-                raise self._malformed(tag, offset, "what stands among its fragments is no fragment")
+                raise self._nesting.malformed(tag, offset, "what stands among its fragments is no fragment")
             yield (CHUNK, tag, "", b"", buffer[:8], offset)
             if item == SEQUENCE_DELIMITATION:
                 return 8
             self._elements += 1
             if self._elements > self._limits.elements:
-                raise self._too_much("elements", self._limits.elements)
+                raise self._nesting.too_much("elements", self._limits.elements)
             position = yield from self._chunks(tag, 8, length)
 
     def _tail(self) -> _Steps:
         """What follows the data set: a little that pads it, else the file is broken."""
-        offset = self._base
+        offset = self._source.base
         extra = yield from self._padding(0)
-        if self._inflater is not None:
-            if not self._inflater.ended:
-                raise self._truncated(0, offset)
+        if self._source.is_inflating:
+            if not self._source.stop_inflating():
+                raise self._nesting.truncated(0, offset)
             # Its own end mark ends a deflated data set. One NUL may pad it (PS3.5 A.5), some writers leave the
             # trailer of gzip (RFC 1952 2.3.1) there.
-            self._incoming, self._inflater = self._inflater.rest(), None
             extra += max(0, (yield from self._padding(_GZIP_TRAILER_BYTES)) - 1)
         if extra:
             self.note(ProblemCode.TRAILING_BYTES, f"Bytes that are no element follow the data set at offset {offset}.")
@@ -489,13 +369,13 @@ class Tokenizer:
     def _padding(self, allowed: int) -> Generator[Token | None, None, int]:
         """Reads on to the end; gives how many bytes that were. More than `allowed` of them have to be zero."""
         count = 0
-        buffer = yield from self._fill(0, 1)
+        buffer = yield from self._source.fill(0, 1)
         while buffer:
             count += len(buffer)
             if buffer.strip(b"\0") and count > allowed:
-                raise self._malformed(0, self._base, "bytes that are no element follow the data set")
-            yield (TRAILING, 0, "", b"", buffer, self._base)
-            buffer = yield from self._fill(len(buffer), 1)
+                raise self._nesting.malformed(0, self._source.base, "bytes that are no element follow the data set")
+            yield (TRAILING, 0, "", b"", buffer, self._source.base)
+            buffer = yield from self._source.fill(len(buffer), 1)
         return count
 
     # Errors.
@@ -504,49 +384,4 @@ class Tokenizer:
         self._elements += 1
         self._header_bytes += size
         if self._header_bytes > self._limits.header_bytes:
-            raise self._too_much("header bytes", self._limits.header_bytes)
-
-    def _truncated(self, tag: int, offset: int) -> ServiceError:
-        where = self.path_of(tag)
-        return ServiceError(
-            Reason.TRUNCATED_FILE,
-            f"The file ends inside {where or 'an element'}, at or behind offset {offset}.",
-            metadata={"tag": where, "offset": str(offset)},
-        )
-
-    def _malformed(self, tag: int, offset: int, what: str) -> ServiceError:
-        where = self.path_of(tag)
-        return ServiceError(
-            Reason.MALFORMED_DICOM,
-            f"The structure is broken at offset {offset}{f', {where}' if where else ''}: {what}.",
-            metadata={"tag": where, "offset": str(offset)},
-        )
-
-    def _too_much(self, what: str, limit: int) -> ServiceError:
-        return ServiceError(
-            Reason.STRUCTURE_LIMIT,
-            f"The structure of the file goes past the limit of {limit} on {what}.",
-            metadata={"limit": what, "limit_value": str(limit)},
-        )
-
-
-def _header_at(buffer: bytes, position: int, tag: int, encoding: Encoding) -> tuple[str, int, int]:
-    """VR, size of the header and length of the value (PS3.5 7.1.2, 7.1.3); VR "" for what is no VR at all.
-
-    A VR that this table does not know has a length of four bytes (PS3.5 6.2), but some writers give it two.
-    """
-    order: Literal["little", "big"] = "little" if encoding.little_endian else "big"
-    code, reserved = buffer[position + 4 : position + 6], buffer[position + 6 : position + 8]
-    if not encoding.explicit:
-        return implicit_vr(tag), 8, int.from_bytes(code + reserved, order)
-    vr = _SHORT.get(code)
-    if vr:
-        return vr, 8, int.from_bytes(reserved, order)
-    length = int.from_bytes(buffer[position + 8 : position + 12], order)
-    vr = _LONG.get(code)
-    if vr:
-        return vr, 12, length
-    if code not in _NO_VRS and not (code.isalpha() and code.isupper()):
-        return "", 12, 0
-    vr = "UN" if code in _NO_VRS else code.decode("ascii")
-    return (vr, 12, length) if reserved == b"\0\0" else (vr, 8, int.from_bytes(reserved, order))
+            raise self._nesting.too_much("header bytes", self._limits.header_bytes)

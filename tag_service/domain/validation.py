@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from service_runtime.errors import Reason, ServiceError
-from tag_service.domain import tokenizer as tokens
-from tag_service.domain import values
+from tag_service.domain import tokens, values
 from tag_service.domain.charset import DEFAULT, Charsets, charsets_of, is_known
 from tag_service.domain.dictionary import PIXEL_DATA, PIXEL_TAGS, name_of_uid
 from tag_service.domain.limits import Limits
@@ -17,7 +16,8 @@ from tag_service.domain.order import MESSAGES, TagOrder
 from tag_service.domain.problems import MAX_PROBLEMS, Problem, ProblemCode, problem_of
 from tag_service.domain.reading import SPECIFIC_CHARACTER_SET, undecodable
 from tag_service.domain.text import text_of
-from tag_service.domain.tokenizer import Token, Tokenizer
+from tag_service.domain.tokenizer import Tokenizer
+from tag_service.domain.tokens import Token
 
 _SOP_CLASS_UID: Final = 0x00080016
 _SOP_INSTANCE_UID: Final = 0x00080018

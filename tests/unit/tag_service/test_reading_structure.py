@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service_runtime.errors import Reason, ServiceError
-from tag_service.domain import tokenizer as tokens
+from tag_service.domain import tokens
 from tag_service.domain.dataset import Fragments, Items, load
 from tag_service.domain.limits import MIB, Limits
 from tag_service.domain.problems import ProblemCode

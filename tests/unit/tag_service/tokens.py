@@ -6,7 +6,7 @@ from pathlib import Path
 import pydicom.data
 
 from service_runtime.errors import ServiceError
-from tag_service.domain import tokenizer as tokens
+from tag_service.domain import tokens
 from tag_service.domain.dataset import DicomFile, Element, Fragments, Items
 from tag_service.domain.limits import Limits
 from tag_service.domain.tokenizer import Tokenizer
