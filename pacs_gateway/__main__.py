@@ -5,11 +5,9 @@ import asyncio
 import sys
 from uuid import UUID
 
-from pacs_gateway.adapters.db import PostgresDatabase
-from pacs_gateway.bootstrap import gateway
+from pacs_gateway.bootstrap import gateway, registry_of
 from pacs_gateway.domain.registry import Role, UserEntry
 from pacs_gateway.settings import GatewaySettings
-from pacs_gateway.use_cases.registry import Registry
 from service_runtime.errors import ServiceError
 from service_runtime.server import run
 
@@ -39,11 +37,8 @@ def main() -> int:
 
 async def add_user(settings: GatewaySettings, user: UserEntry) -> None:
     """Adds or changes the user in the database."""
-    database = PostgresDatabase(settings.database_url.get_secret_value())
-    try:
-        await Registry(database=database).upsert_users([user])
-    finally:
-        await database.close()
+    async with registry_of(settings) as registry:
+        await registry.upsert_users([user])
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def now() -> datetime:
 async def gateway(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
     """The service, its connections closed at the end. Nothing is connected to before it is needed."""
     async with AsyncExitStack() as resources:
-        database = PostgresDatabase(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
+        database = _database(settings)
         resources.push_async_callback(database.close)
         pacs = Orthanc(
             settings.orthanc_url,
@@ -88,3 +88,17 @@ async def gateway(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
             # Envoy sends reflection here: so one port tells of every service.
             reflected=("ris.tags.v1.TagService",),
         )
+
+
+@asynccontextmanager
+async def registry_of(settings: GatewaySettings) -> AsyncGenerator[Registry, None]:
+    """The registry alone, for commands."""
+    database = _database(settings)
+    try:
+        yield Registry(database=database)
+    finally:
+        await database.close()
+
+
+def _database(settings: GatewaySettings) -> PostgresDatabase:
+    return PostgresDatabase(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)

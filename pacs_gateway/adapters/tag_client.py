@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import grpc
 from google.api import httpbody_pb2
@@ -34,6 +34,10 @@ _OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
 
+_RequestT = TypeVar("_RequestT", tag_service_pb2.ReadTagsRequest, tag_service_pb2.ModifyTagsRequest)
+# What grpc.aio raises where a call is over that something is to be sent for.
+_OVER: Final = (grpc.aio.AioRpcError, asyncio.InvalidStateError)
+
 
 class TagClient:
     """The port `TagService` over gRPC."""
@@ -59,62 +63,65 @@ class TagClient:
         return ""
 
     async def read_tags(self, chunks: AsyncIterable[bytes]) -> DicomTags:
-        """The tags of a file. Once tag_service knows them, no further chunk is asked for."""
-        async with _errors(self._stub.ReadTags(metadata=_metadata(), timeout=_FILE_SECONDS)) as call:
-            async for piece in _pieces(chunks):
-                if not await _write(call, tag_service_pb2.ReadTagsRequest(file=httpbody_pb2.HttpBody(data=piece))):
-                    break
-            else:
-                await _end(call)
+        """The tags of a file. Once tag_service knows them, no further chunk is asked for or waited for."""
+        call = self._stub.ReadTags(metadata=_metadata(), timeout=_FILE_SECONDS)
+        first = tag_service_pb2.ReadTagsRequest(file=httpbody_pb2.HttpBody())
+        async with _sending(call, first, chunks):
             return _tags((await call).tags)
 
     async def modify(self, chunks: AsyncIterable[bytes], edits: Edits) -> AsyncGenerator[bytes, None]:
         """The edited file, while it comes back."""
-        async with _errors(self._stub.ModifyTags(metadata=_metadata(), timeout=_FILE_SECONDS)) as call:
-            sending = asyncio.create_task(_send(call, chunks, edits))
-            try:
-                async for message in call:
-                    yield message.file.data
-                await sending
-            except (grpc.aio.AioRpcError, asyncio.CancelledError):
-                # What broke the source ended the call: it is what went wrong, unless it is we who are cancelled.
-                if sending.done() and not sending.cancelled() and not _being_cancelled():
-                    await sending
-                raise
-            finally:
-                sending.cancel()
-                await asyncio.wait([sending])
+        call = self._stub.ModifyTags(metadata=_metadata(), timeout=_FILE_SECONDS)
+        async with _sending(call, _edit_request(edits), chunks) as sent:
+            async for message in call:
+                yield message.file.data
+            # A file that broke off must not pass for one that ended.
+            await sent
 
 
-async def _send(call: Any, chunks: AsyncIterable[bytes], edits: Edits) -> None:
-    """Sends the edits and the file. A file that breaks off breaks the call off: that must not pass for its end."""
+@asynccontextmanager
+async def _sending(call: Any, first: _RequestT, chunks: AsyncIterable[bytes]) -> AsyncIterator[asyncio.Task[None]]:
+    """Around the answer to a call: sends the first message and the file meanwhile, and ends the call when it is left.
+
+    Errors of the call come as ServiceErrors. What breaks the file off breaks the call off, and is raised in its place.
+    """
+    call._cython_call = _StatusKeeper(call._cython_call)  # noqa: SLF001 - see there
+    sending = asyncio.create_task(_send(call, first, chunks))
     try:
-        sent = await _write(call, _edit_request(edits))
+        yield sending
+    except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:
+        if sending.done() and not sending.cancelled() and not _being_cancelled():
+            await sending
+        if isinstance(error, grpc.aio.AioRpcError):
+            raise _error_of(error) from error
+        raise
+    finally:
+        call.cancel()
+        sending.cancel()
+        await asyncio.wait([sending])
+
+
+async def _send(call: Any, first: _RequestT, chunks: AsyncIterable[bytes]) -> None:
+    try:
+        under_way = await _write(call, first)
         async for piece in _pieces(chunks):
-            sent = sent and await _write(
-                call, tag_service_pb2.ModifyTagsRequest(file=httpbody_pb2.HttpBody(data=piece))
-            )
-            if not sent:
+            under_way = under_way and await _write(call, type(first)(file=httpbody_pb2.HttpBody(data=piece)))
+            if not under_way:
                 return
-        await _end(call)
+        with contextlib.suppress(*_OVER):
+            await call.done_writing()
     except BaseException:
         call.cancel()
         raise
 
 
-async def _write(call: Any, request: Any) -> bool:
-    """Sends a message; False where the call is over already, with the answer or an error, which awaiting it tells."""
+async def _write(call: Any, request: _RequestT) -> bool:
+    """Sends a message; False where the call is over already, with the answer or an error: awaiting it tells which."""
     try:
         await call.write(request)
-    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+    except _OVER:
         return False
-    return not call.done()
-
-
-async def _end(call: Any) -> None:
-    """Says that all is sent, which a call that is over already does not want to hear."""
-    with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-        await call.done_writing()
+    return True
 
 
 def _being_cancelled() -> bool:
@@ -122,15 +129,22 @@ def _being_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-@asynccontextmanager
-async def _errors(call: Any) -> AsyncIterator[Any]:
-    """The call, cancelled when it is left early, with its errors as ServiceErrors."""
-    try:
-        yield call
-    except grpc.aio.AioRpcError as error:
-        raise _error_of(error) from error
-    finally:
-        call.cancel()
+class _StatusKeeper:
+    """Keeps what the server said of a call that it ended while a write was on its way.
+
+    grpc.aio takes that write's failure for the outcome of the call, and an early answer or error for INTERNAL
+    (grpc/grpc#36066). To be deleted with the release that mends it.
+    """
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._call, name)
+
+    def set_internal_error(self, text: str) -> None:
+        if not self._call.done():
+            self._call.set_internal_error(text)
 
 
 def _error_of(error: grpc.aio.AioRpcError) -> ServiceError:

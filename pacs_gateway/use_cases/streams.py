@@ -15,16 +15,18 @@ class Replayable:
     """Chunks whose beginning can be read twice: first by who wants to know what it is, then by who wants all of it.
 
     What the first reader took is kept until the second one gets it. tag_service answers once it has seen the header,
-    and limits the size of headers, so that is little.
+    and limits the size of headers, so that is little. The first reader may leave, or be cancelled, while it waits for a
+    chunk: that chunk is the second one's then. To be closed, with `aclose`.
     """
 
     def __init__(self, chunks: AsyncIterable[bytes]) -> None:
         self._source = aiter(chunks)
         self._kept: list[bytes] = []
+        self._coming: asyncio.Task[bytes | None] | None = None
 
     async def beginning(self) -> AsyncGenerator[bytes, None]:
         """The chunks, as far as the reader goes."""
-        async for chunk in self._source:
+        while (chunk := await self._next()) is not None:
             self._kept.append(chunk)
             yield chunk
 
@@ -33,8 +35,27 @@ class Replayable:
         self._kept.reverse()
         while self._kept:
             yield self._kept.pop()
-        async for chunk in self._source:
+        while (chunk := await self._next()) is not None:
             yield chunk
+
+    async def aclose(self) -> None:
+        """Asks the source for nothing any more. The source itself is not closed."""
+        if self._coming is not None:
+            self._coming.cancel()
+            await asyncio.wait([self._coming])
+
+    async def _next(self) -> bytes | None:
+        """The next chunk, None at the end. A reader that is cancelled leaves the source's answer for the next one: a
+        source that is cancelled itself would end there, and what came of it pass for the whole file.
+        """
+        if self._coming is None:
+            self._coming = asyncio.ensure_future(self._pull())
+        chunk = await asyncio.shield(self._coming)
+        self._coming = None
+        return chunk
+
+    async def _pull(self) -> bytes | None:
+        return await anext(self._source, None)
 
 
 class Measured:

@@ -110,19 +110,19 @@ class Upload:
         nothing of the file is in the PACS, unless the error says UNAVAILABLE, which asks for sending it again.
         """
         began = time.monotonic()
-        source = Replayable(chunks)
-        original = await self._tag_service.read_tags(source.beginning())
-        # Also without edits: tag_service sees to the end of the file, and so finds one that is cut short.
-        async with aclosing(self._tag_service.modify(source.whole(), self._edits)) as edited:
-            body = Replayable(edited)
-            tags = original if self._edits.is_empty else await self._tag_service.read_tags(body.beginning())
-            accepted = await self._accept(name, original, tags, began)
-            measured = Measured(body.whole())
-            try:
-                stored = await self._pacs.store(measured)
-            except BaseException as error:
-                await to_the_end(self._log_failure(accepted, measured.fingerprint, _reason_of(error)))
-                raise
+        async with aclosing(Replayable(chunks)) as source:
+            original = await self._tag_service.read_tags(source.beginning())
+            # Also without edits: tag_service sees to the end of the file, and so finds one that is cut short.
+            edited = self._tag_service.modify(source.whole(), self._edits)
+            async with aclosing(edited), aclosing(Replayable(edited)) as body:
+                tags = original if self._edits.is_empty else await self._tag_service.read_tags(body.beginning())
+                accepted = await self._accept(name, original, tags, began)
+                measured = Measured(body.whole())
+                try:
+                    stored = await self._pacs.store(measured)
+                except BaseException as error:
+                    await to_the_end(self._log_failure(accepted, measured.fingerprint, _reason_of(error)))
+                    raise
         # From here on Orthanc has the file: what follows is done even if the sender goes away.
         return await to_the_end(self._verify_and_log(accepted, stored, measured.fingerprint))
 

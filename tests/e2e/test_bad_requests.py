@@ -26,16 +26,13 @@ async def test_a_body_without_a_file_field_is_refused(client: Client, method: st
     expect_error(await client.send("POST", path, files=other), 400, "FILE_FIELD_MISSING")
     headers = {"content-type": "multipart/form-data; boundary=xyz"}
     expect_error(await client.send("POST", path, content=b"--xyz--\r\n", headers=headers), 400, "FILE_FIELD_MISSING")
-    expect_error(await client.send("POST", path, content=b"", headers=headers), 400, "MULTIPART_INVALID")
+    expect_error(await client.send("POST", path, content=b"", headers=headers), 400, "FILE_FIELD_MISSING")
     cut = b'--xyz\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nabc'
     answer = await client.send("POST", path, content=cut, headers=headers)
-    if method == "upload-multiple":
-        assert answer.status_code in {200, 400}, answer.text
-        assert "MULTIPART_INVALID" in answer.text or "NOT_DICOM" in answer.text
-    elif method == "validate":
-        assert answer.status_code == 400, answer.text
-    else:
-        assert answer.status_code == 400, answer.text
+    # Of many files, the one that breaks off has an answer of its own already, so the last answer says it.
+    assert answer.status_code == 200 if method == "upload-multiple" else 400, answer.text
+    reasons = {"MULTIPART_INVALID"} if method in {"upload-multiple", "validate"} else {"MULTIPART_INVALID", "NOT_DICOM"}
+    assert any(reason in answer.text for reason in reasons), answer.text
 
 
 @pytest.mark.parametrize("method", UPLOADS)

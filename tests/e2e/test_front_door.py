@@ -197,7 +197,8 @@ def test_reflection_lets_a_tool_call_without_proto_files(stack: Stack, target: s
     header = f"Authorization: Bearer {stack.token()}"
 
     def curl(method: str, message: str) -> subprocess.CompletedProcess[str]:
-        command = [str(BUF), "curl", "--http2-prior-knowledge", "--protocol", "grpc", "-H", header, "-d", message]
+        command = [str(BUF), "curl", "--http2-prior-knowledge", "--protocol", "grpc", "--emit-defaults", "-H", header]
+        command += ["-d", message]
         return subprocess.run(
             [*command, f"{url}/{method}"], capture_output=True, text=True, check=False, timeout=60, cwd=ROOT.parent
         )

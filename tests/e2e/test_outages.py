@@ -19,9 +19,9 @@ from tests.files import fresh_file
 
 @pytest.fixture(scope="module")
 async def fragile(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    """A stack of which parts can be taken away. The services and Envoy come up first, with nothing to stand on."""
-    folder = Path(tmp_path_factory.mktemp("fragile"))
-    async with Stack(folder, parts=("tag_service", "pacs_gateway", "envoy")) as running:
+    """A stack of which parts can be taken away."""
+    async with Stack(Path(tmp_path_factory.mktemp("fragile"))) as running:
+        await seed(running)
         yield running
 
 
@@ -51,28 +51,34 @@ async def healthy(caller: Client) -> bool:
     return (await caller.send("GET", f"{API}/health")).status_code == 200
 
 
-async def test_the_services_start_first_and_become_ready_when_the_rest_is_there(fragile: Stack, caller: Client) -> None:
+async def test_the_services_start_first_and_become_ready_when_the_rest_is_there(tmp_path: Path) -> None:
     """Before its dependencies are up the gateway answers, says what is away and is not ready; then it becomes ready."""
-    answer = await caller.with_token("").send("GET", f"{API}/health")
-    assert answer.status_code == 503
-    health = answer.json()
-    assert health["status"] == "unhealthy"
-    parts = {part["name"]: part["status"] for part in health["parts"]}
-    assert parts == {"orthanc": "unhealthy", "database": "unhealthy", "tag_service": "healthy"}
-    assert not await serving(fragile)
-    expect_error(await caller.send("GET", f"{API}/studies"), 503, "DATABASE_UNAVAILABLE")
+    async with (
+        Stack(tmp_path, parts=("tag_service", "pacs_gateway", "envoy")) as bare,
+        httpx.AsyncClient(base_url=bare.base_url, timeout=60) as http,
+    ):
+        caller = Client(http, bare.token(role="radiologist"))
+        answer = await caller.with_token("").send("GET", f"{API}/health")
+        assert answer.status_code == 503
+        health = answer.json()
+        assert health["status"] == "unhealthy"
+        parts = {part["name"]: part["status"] for part in health["parts"]}
+        assert parts == {"orthanc": "unhealthy", "database": "unhealthy", "tag_service": "healthy"}
+        assert not await serving(bare)
+        expect_error(await caller.send("GET", f"{API}/studies"), 503, "DATABASE_UNAVAILABLE")
 
-    await fragile.start("postgres")
-    health = (await caller.send("GET", f"{API}/health")).json()
-    parts = {part["name"]: part["message"] for part in health["parts"]}
-    assert "migrat" in parts["database"]
-    await fragile.start("migrations")
-    await fragile.start("orthanc")
-    await until(lambda: healthy(caller))
-    await until(lambda: serving(fragile))
-    health = await caller.get(f"{API}/health")
-    assert {part["status"] for part in health["parts"]} == {"healthy"}
-    await seed(fragile)
+        await bare.start("postgres")
+        health = (await caller.send("GET", f"{API}/health")).json()
+        parts = {part["name"]: part["message"] for part in health["parts"]}
+        assert "run the migrations" in parts["database"]
+        await bare.start("migrations")
+        await bare.start("orthanc")
+        await until(lambda: healthy(caller))
+        await until(lambda: serving(bare))
+        health = await caller.get(f"{API}/health")
+        assert {part["status"] for part in health["parts"]} == {"healthy"}
+        await seed(bare)
+        await caller.stored(fresh_file())
 
 
 @asynccontextmanager

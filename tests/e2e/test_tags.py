@@ -37,7 +37,8 @@ async def test_all_tags_are_read_as_dicom_json(client: Client) -> None:
     expected = data_set.to_json_dict()
     assert "Value" not in found["7FE00010"]
     assert "InlineBinary" not in found["7FE00010"]
-    for tag in ("00080005", "00080018", "00100010", "00100020", "00180050", "00280010", "00280030"):
+    assert found["00080005"]["Value"] == ["ISO_IR 192"]  # JSON is UTF-8 (PS3.18 F.2)
+    for tag in ("00080018", "00100010", "00100020", "00180050", "00280010", "00280030"):
         assert found[tag] == expected[tag], tag
 
 
