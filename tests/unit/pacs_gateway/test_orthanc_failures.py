@@ -17,7 +17,7 @@ from pacs_gateway.adapters import orthanc_answers
 from pacs_gateway.adapters.orthanc import Deadlines, Orthanc
 from pacs_gateway.domain.study import Fingerprint, StudyFilter
 from service_runtime.errors import Reason, ServiceError
-from tests.unit.pacs_gateway.http_server import Answer, Request, answer_json, answer_with, head, serving
+from tests.unit.pacs_gateway.http_server import Request, answer_json, answer_with, head, serving
 
 _ID = "01234567-89abcdef-01234567-89abcdef-01234567"
 _BRISK = Deadlines(check=0.5, query=0.5, store=0.5, delete=0.5)
@@ -246,120 +246,6 @@ async def test_a_large_answer_does_not_hold_up_the_loop(monkeypatch: pytest.Monk
     assert [thread is threading.main_thread() for thread in threads] == [True, False]
 
 
-@pytest.mark.parametrize("call", ["find_studies", "counts", "check", "series", "delete_study"])
-async def test_a_call_whose_connection_dies_is_made_again(call: str) -> None:
-    """A kept connection that the server closes just when it is used again costs nothing but a repetition."""
-
-    async def dying(request: Request, writer: asyncio.StreamWriter) -> None:
-        if request.turn > 0:
-            writer.close()
-            return
-        body = json.dumps({"Version": "1"} if request.path == "/system" else []).encode()
-        writer.write(head(200, len(body)) + body)
-        await writer.drain()
-
-    async with serving(dying) as server, _pacs(server.url) as pacs:
-        await _CALLS[call](pacs)
-        await _CALLS[call](pacs)
-        await _CALLS[call](pacs)
-        assert server.connections > 1
-
-
-def _store_after(seen: int, *, failures: int) -> tuple[Answer, list[int]]:
-    """Answers /system; the first `failures` stores are broken off once `seen` bytes of the body are in."""
-    broken: list[int] = []
-
-    async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
-        reader: asyncio.StreamReader = writer._reader  # type: ignore[attr-defined]
-        if request.path == "/system":
-            writer.write(head(200, 15) + b'{"Version":"1"}')
-        elif len(broken) < failures:
-            broken.append(len(await reader.readexactly(seen)) if seen else 0)
-            writer.transport.abort()
-        else:
-            body = await reader.readuntil(b"\r\n0\r\n\r\n")
-            content = json.dumps({**_STORED, "Status": "Success" if body else "AlreadyStored"}).encode()
-            broken.append(sum(len(piece) for piece in body.split(b"\r\n")[1:-2:2]))
-            writer.write(head(200, len(content)) + content)
-        await writer.drain()
-
-    return answer, broken
-
-
-@pytest.mark.parametrize("seen", [0, 1, 10 * _KIB, 700 * _KIB])
-@pytest.mark.parametrize("failures", [1, 2])
-async def test_a_store_whose_connection_dies_early_is_made_again_whole(seen: int, failures: int) -> None:
-    """At the first bytes and later, within the first mebibyte: every byte of the file is in the next request."""
-    answer, bodies = _store_after(seen, failures=failures)
-    chunks = [bytes([65 + number]) * 64 * _KIB for number in range(15)]
-    async with serving(answer, reads_bodies=False) as server, _pacs(server.url) as pacs:
-        await pacs.check()
-        stored = await pacs.store(_slowly(chunks))
-        assert stored.orthanc_id == _ID
-        assert len([one for one in server.requests if one.method == "POST"]) == failures + 1
-    assert bodies[-1] == 15 * 64 * _KIB
-
-
-async def _slowly(chunks: list[bytes]) -> AsyncIterator[bytes]:
-    for chunk in chunks:
-        await asyncio.sleep(0.001)
-        yield chunk
-
-
-async def test_a_store_is_made_again_a_few_times_at_most() -> None:
-    """A server that breaks off every store is UNAVAILABLE after three."""
-    answer, _ = _store_after(0, failures=1000)
-    async with serving(answer, reads_bodies=False) as server:
-        error = await _error(server.url, "store")
-        assert error.reason is Reason.ORTHANC_UNAVAILABLE
-        assert len(server.requests) == 3
-
-
-async def test_a_store_that_dies_late_is_unavailable() -> None:
-    """Past the first mebibyte the file cannot be sent again: the caller is told to, and no half of it is sent."""
-    answer, _ = _store_after(3 * _MIB, failures=1)
-    async with serving(answer, reads_bodies=False) as server, _pacs(server.url) as pacs:
-        with pytest.raises(ServiceError) as error:
-            await pacs.store(_slowly([b"x" * 256 * _KIB] * 40))
-        assert error.value.reason is Reason.ORTHANC_UNAVAILABLE
-        assert len(server.requests) == 1
-
-
-@pytest.mark.parametrize("failure", [ServiceError(Reason.UPLOAD_STALLED, "It stalled."), ZeroDivisionError()])
-async def test_the_source_s_own_error_is_the_store_s(failure: Exception) -> None:
-    """What the source raises comes out unchanged, is not taken for Orthanc's fault, and is not repeated."""
-
-    async def source() -> AsyncIterator[bytes]:
-        yield b"x" * 1000
-        raise failure
-
-    async with serving(answer_json(_STORED)) as server, _pacs(server.url) as pacs:
-        with pytest.raises(type(failure)) as error:
-            await pacs.store(source())
-        assert error.value is failure
-        assert server.connections == 1
-        assert server.requests == []
-
-
-async def test_a_refusal_before_the_file_is_through_is_told_at_once() -> None:
-    """401 after the head of a request: the rest of the file is not waited for."""
-    finished = False
-
-    async def source() -> AsyncIterator[bytes]:
-        nonlocal finished
-        yield b"x" * 1000
-        await asyncio.sleep(30)
-        finished = True
-
-    async with serving(answer_with(401), reads_bodies=False) as server, _pacs(server.url) as pacs:
-        began = time.monotonic()
-        with pytest.raises(ServiceError) as error:
-            await pacs.store(source())
-        assert time.monotonic() - began < 5
-    assert "credentials" in error.value.message
-    assert not finished
-
-
 @pytest.mark.parametrize(
     ("status", "body", "reason"),
     [
@@ -420,70 +306,9 @@ async def test_a_file_without_an_md5_is_hashed_while_it_comes_in() -> None:
         assert error.value.reason is Reason.ORTHANC_UNAVAILABLE
 
 
-async def _brief(request: Request, writer: asyncio.StreamWriter) -> None:
-    await asyncio.sleep(0.002)
-    await answer_json({"Version": "1"} if request.path == "/system" else _STORED)(request, writer)
-
-
-async def test_connections_are_reused() -> None:
-    """Calls one after the other share one connection."""
-    async with serving(_brief) as server, _pacs(server.url) as pacs:
-        for _ in range(20):
-            await pacs.check()
-            await pacs.store(_file())
-        assert server.connections == 1
-
-
-async def test_there_are_never_more_connections_than_the_limit() -> None:
-    """Two hundred stores and checks at once share the connections there are."""
-    async with serving(_brief) as server, _pacs(server.url, connections=12) as pacs:
-        await asyncio.gather(*(pacs.store(_file()) for _ in range(100)), *(pacs.check() for _ in range(100)))
-        assert len(server.requests) == 200
-        assert server.most_open <= 12
-        assert server.connections <= 24
-
-
-async def test_slow_uploads_leave_connections_to_all_else() -> None:
-    """However many stores wait for their senders, Orthanc can still be asked whether it is there."""
-    gate = asyncio.Event()
-
-    async def source() -> AsyncIterator[bytes]:
-        yield b"DICM"
-        await gate.wait()
-
-    async with serving(_brief) as server, _pacs(server.url, connections=12, deadlines=Deadlines(store=20)) as pacs:
-        stores = [asyncio.create_task(pacs.store(source())) for _ in range(30)]
-        await asyncio.sleep(0.1)
-        async with asyncio.timeout(2):
-            assert await pacs.check() == "1"
-        gate.set()
-        await asyncio.gather(*stores)
-        assert server.most_open <= 12
-
-
-async def test_a_cancelled_call_gives_its_connection_back() -> None:
-    """Callers that go away do not use up the connections, nor the right to store."""
-
-    async def silent(request: Request, writer: asyncio.StreamWriter) -> None:
-        if request.path != "/system":
-            await asyncio.sleep(30)
-        await _brief(request, writer)
-
-    async with serving(silent) as server, _pacs(server.url, connections=9) as pacs:
-        for _ in range(3):
-            calls = [asyncio.create_task(pacs.store(_file())), asyncio.create_task(pacs.series(_ID))]
-            await asyncio.sleep(0.05)
-            for call in calls:
-                call.cancel()
-            await asyncio.wait(calls)
-        async with asyncio.timeout(2):
-            assert await pacs.check() == "1"
-        await asyncio.sleep(0.05)
-
-
 async def test_answers_are_asked_for_as_they_are_and_with_the_credentials() -> None:
     """No compression, which costs Orthanc more than it saves; basic authentication; DICOM as such."""
-    async with serving(_brief) as server, _pacs(server.url) as pacs:
+    async with serving(answer_json(_STORED)) as server, _pacs(server.url) as pacs:
         await pacs.store(_file(b"a", b"b"))
     [request] = server.requests
     assert request.body == b"ab"
