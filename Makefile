@@ -11,13 +11,13 @@ BIN := .venv/bin
 GENERATED := generated/.made
 INSTALLED := .venv/.installed
 PROTOS := $(shell find protos/ris -name '*.proto')
-CODE := service_runtime tag_service pacs_gateway deploy migrations tests
+CODE := service_runtime tag_service pacs_gateway deploy migrations tests bench
 
 export PYTHONPATH := $(CURDIR):$(CURDIR)/generated
 # Chatter of set-up goes to stderr: the output of `make -s token` is the token.
 CHATTER := 1>&2
 
-.PHONY: help setup proto demo up token test test-unit test-integration test-e2e check fmt migrate lock orthanc
+.PHONY: help setup proto demo up token test test-unit test-integration test-e2e check bench fmt migrate lock orthanc
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-17s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ check: $(INSTALLED) $(GENERATED) ## lint, format, types, protos, import rules; c
 	cd protos && ../$(BIN)/buf lint
 	BUF=$(BIN)/buf sh deploy/local/breaking.sh
 	$(BIN)/lint-imports
+
+bench: setup ## measure speed and memory, each against something else in the same run
+	@$(BIN)/python -m bench
 
 fmt: $(INSTALLED) ## format the code and mend what ruff can
 	$(BIN)/ruff check --fix

@@ -54,6 +54,13 @@ class Child:
         """Whether it was started and has not ended."""
         return self._process is not None and self._process.returncode is None
 
+    @property
+    def pid(self) -> int:
+        """The process, while it runs."""
+        if self._process is None:
+            raise PartError(f"{self.name} does not run.")
+        return self._process.pid
+
     async def start(
         self, command: Sequence[str], *, env: Mapping[str, str], launch_options: Sequence[str] = ()
     ) -> None:

@@ -233,6 +233,13 @@ class Stack:
             raise PartError(f"{name} takes no settings at a restart.")
         await self.start(name)
 
+    def pid(self, name: str) -> int:
+        """The process of a part that runs."""
+        child = self._running[name].part.child
+        if child is None:
+            raise PartError(f"{name} is no process.")
+        return child.pid
+
     async def death(self) -> str:
         """Waits until a part ends that nobody stopped; says which, with the end of its log."""
         return await self._died.get()
