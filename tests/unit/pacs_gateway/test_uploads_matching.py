@@ -294,6 +294,18 @@ async def test_a_provisional_patient_that_the_ris_names_meanwhile_stays_the_pati
     assert stored.patient_id == STRANGER.id
 
 
+async def test_a_named_provisional_patient_that_the_ris_names_meanwhile_stays_the_patient(world: World) -> None:
+    """The rest of an upload for a provisional patient goes on under the id that the RIS gave it in the middle."""
+    first = await world.send(tags_of(STRANGER))
+    upload = await world.uploads().open(UploadOptions(patient_id=first.patient_id), by=TECHNOLOGIST.id)
+    async with world.database.begin() as work:
+        await work.patients.upsert([PatientEntry(STRANGER.mrn, STRANGER.full_name, None, "", STRANGER.id)])
+        await work.commit()
+    stored = await upload.store("slice.dcm", chunks_of(file_of(tags_of(STRANGER, sop_instance_uid="1.2.9"))))
+    assert stored.patient_id == world.log().patient_id == STRANGER.id
+    assert world.log().number_of_files == 2
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
