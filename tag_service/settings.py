@@ -1,5 +1,7 @@
 """The settings of tag_service, from the environment. README.md explains them to operators."""
 
+from dataclasses import replace
+
 from pydantic import Field
 
 from service_runtime.settings import RuntimeSettings
@@ -13,6 +15,7 @@ class TagSettings(RuntimeSettings):
 
     # Editing holds whole files in memory.
     max_files_in_memory: int = Field(default=8, ge=1)
+    max_inflated_in_memory_mb: int = Field(default=512, ge=1)
     memory_wait_seconds: float = Field(default=10, gt=0)
 
     max_dicom_depth: int = Field(default=100, ge=1, le=1000)
@@ -31,3 +34,9 @@ class TagSettings(RuntimeSettings):
             inflated_bytes=self.max_inflated_mb * MIB,
             inflation_ratio=self.max_inflation_ratio,
         )
+
+    @property
+    def limits_in_memory(self) -> Limits:
+        """The limits on one file that is edited."""
+        inflated_bytes = min(self.max_inflated_mb, self.max_inflated_in_memory_mb) * MIB
+        return replace(self.limits, inflated_bytes=inflated_bytes)
