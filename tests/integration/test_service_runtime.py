@@ -315,7 +315,8 @@ async def test_message_over_the_size_that_grpc_takes_is_refused_and_never_a_whol
 
     for _ in range(20):
         error = await error_of(service.uploads.Upload(iter(pieces()), metadata=service.token))
-        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        # INTERNAL is how grpc.aio puts it when the status comes during the write (grpc#36066).
+        assert error.code() in {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL}
     await until(lambda: len(service.parts.uploads.notes) == 20)
     assert set(service.parts.uploads.notes) == {"cancelled"}
 
@@ -374,15 +375,11 @@ async def test_client_that_does_not_read_is_given_up(service: Running, monkeypat
 
 
 async def test_answer_before_the_end_of_the_upload_reaches_a_grpc_client(service: Running) -> None:
-    """A client that still sends gets the answer as soon as there is one."""
-
-    async def endless() -> AsyncIterator[upload_service_pb2.UploadRequest]:
-        while True:
-            yield upload(b"x" * 1000, patient_match="answer early")
-            await asyncio.sleep(0.01)
-
+    """A client that has not ended its upload gets the answer as soon as there is one."""
+    call = service.uploads.Upload(metadata=service.token)
+    await call.write(upload(b"x", patient_match="answer early"))
     async with asyncio.timeout(3):
-        assert (await service.uploads.Upload(endless(), metadata=service.token)).message == "early"
+        assert (await call).message == "early"
 
 
 @pytest.mark.parametrize("what", ["answer early", "refuse early"])
@@ -401,25 +398,35 @@ async def test_rest_of_an_upload_is_drained_for_http2(service: Running, what: st
     assert sent == 300
 
 
-async def test_draining_ends_for_a_client_that_never_does(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("limit", "pause", "size"), [({"_DRAIN_SECONDS": 0.3}, 0.01, 1), ({"_DRAIN_BYTES": 4 * MIB}, 0, 100_000)]
+)
+async def test_draining_ends_for_a_client_that_never_does(
+    service: Running, monkeypatch: pytest.MonkeyPatch, limit: dict[str, float], pause: float, size: int
+) -> None:
     """The rest of an upload is read only so long, when it trickles, and only so far, when it floods."""
+    sent = 0
 
-    async def endless(pause: float, size: int) -> AsyncIterator[upload_service_pb2.UploadRequest]:
+    async def endless() -> AsyncIterator[upload_service_pb2.UploadRequest]:
+        nonlocal sent
         while True:
             yield upload(b"x" * size, patient_match="refuse early")
+            sent += size
             await asyncio.sleep(pause)
 
-    monkeypatch.setattr(interceptor, "_DRAIN_SECONDS", 0.3)
-    started = asyncio.get_running_loop().time()
-    error = await error_of(service.uploads.Upload(endless(0.01, 1), metadata=(*service.token, *HTTP2)))
-    assert details_of(error)["ErrorInfo"].reason == "NOT_DICOM"
-    assert 0.25 < asyncio.get_running_loop().time() - started < 3
-
     monkeypatch.setattr(interceptor, "_DRAIN_SECONDS", 60)
-    monkeypatch.setattr(interceptor, "_DRAIN_BYTES", 4 * MIB)
-    async with asyncio.timeout(10):
-        error = await error_of(service.uploads.Upload(endless(0, 100_000), metadata=(*service.token, *HTTP2)))
-    assert details_of(error)["ErrorInfo"].reason == "NOT_DICOM"
+    for name, value in limit.items():
+        monkeypatch.setattr(interceptor, name, value)
+    with capture_logs() as logs:
+        call = service.uploads.Upload(endless(), metadata=(*service.token, *HTTP2))
+        await until(lambda: [entry for entry in logs if entry["event"] == "call"], seconds=20)
+        # What the client makes of it is left out: grpc.aio may lose a status that comes during a write (grpc#36066).
+        assert await call.code() is not grpc.StatusCode.OK
+    assert [entry["reason"] for entry in logs if entry["event"] == "call"] == ["NOT_DICOM"]
+    if "_DRAIN_BYTES" in limit:
+        assert 4 * MIB < sent < 64 * MIB
+    else:
+        assert next(entry for entry in logs if entry["event"] == "call")["seconds"] >= 0.3
 
 
 async def test_call_cancelled_while_it_is_drained_ends(service: Running) -> None:
