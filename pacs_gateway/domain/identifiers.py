@@ -1,5 +1,6 @@
 """Which texts can serve as identifiers: ones that mean exactly themselves, to the database and to Orthanc."""
 
+import hashlib
 import re
 
 # DICOM allows a leading zero of a component nowhere (PS3.5 9.1), real files have them; length and characters must hold.
@@ -24,3 +25,11 @@ def is_exact(value: str, *, max_length: int = _MAX_LENGTH) -> bool:
         and value.isprintable()
         and not any(char in "*?\\" for char in value)
     )
+
+
+def orthanc_id(*identifiers: str) -> str:
+    """Orthanc's id of what has these identifiers, as Orthanc reads them (Orthanc Book, "Orthanc identifiers"): of an
+    instance, those of its patient (PatientID), study, series and itself.
+    """
+    digest = hashlib.sha1("|".join(identifiers).encode(), usedforsecurity=False).hexdigest()
+    return "-".join(digest[start : start + 8] for start in range(0, len(digest), 8))

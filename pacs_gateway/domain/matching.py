@@ -3,8 +3,9 @@
 import uuid
 from datetime import UTC, date, datetime
 
-from pacs_gateway.domain.identifiers import is_exact, is_uid
+from pacs_gateway.domain.identifiers import is_exact, is_uid, orthanc_id
 from pacs_gateway.domain.registry import Order, Patient
+from pacs_gateway.domain.study import StoredInstance
 from pacs_gateway.domain.tags import DicomTags, Edits
 from pacs_gateway.domain.upload import PatientMatch, UploadOptions
 from pacs_gateway.domain.upload_log import UploadLog
@@ -36,6 +37,19 @@ def expect_identifiers(tags: DicomTags) -> None:
             Reason.IDENTIFIER_MISSING,
             f"The file has no well-formed {', '.join(wrong)}.",
             metadata={"attributes": ",".join(wrong)},
+        )
+
+
+def expect_filed_as(tags: DicomTags, stored: StoredInstance) -> None:
+    """Raises STORE_REFUSED where Orthanc reads other identifiers in the file than tag_service, by which it was matched:
+    it would be found under another patient, or be a second study of the same UID.
+    """
+    identifiers = (tags.patient_id, tags.study_instance_uid, tags.series_instance_uid, tags.sop_instance_uid)
+    if stored.orthanc_id != orthanc_id(*identifiers):
+        raise ServiceError(
+            Reason.STORE_REFUSED,
+            "Orthanc reads another PatientID, or other UIDs, in the file than stand there: they are padded or encoded "
+            "oddly. Set them anew by an edit, if only to what they are.",
         )
 
 

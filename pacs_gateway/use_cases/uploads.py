@@ -18,6 +18,7 @@ import structlog
 
 from pacs_gateway.domain.matching import (
     edits_of,
+    expect_filed_as,
     expect_identifiers,
     expect_of_patient,
     is_study_of,
@@ -239,7 +240,7 @@ class Upload:
         try:
             async with self._database.begin() as work:
                 await work.lock_study(file.tags.study_instance_uid)
-                await self._verify(stored, sent)
+                await self._verify(file.tags, stored, sent)
                 logged = await self._log_success(work, file, stored, sent)
                 await work.commit()
         except Exception as error:
@@ -257,7 +258,8 @@ class Upload:
             upload_log_id=logged.id,
         )
 
-    async def _verify(self, stored: StoredInstance, sent: Fingerprint) -> None:
+    async def _verify(self, tags: DicomTags, stored: StoredInstance, sent: Fingerprint) -> None:
+        expect_filed_as(tags, stored)
         held = await self._pacs.fingerprint(stored.orthanc_id)
         if held == sent:
             return
