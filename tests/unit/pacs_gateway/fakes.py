@@ -5,7 +5,8 @@ Their files are toys: a line of JSON with the tags, then a body that ends with E
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterable, Collection, Iterator, Mapping, Sequence
+import re
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -178,6 +179,8 @@ class FakePacs:
         self.held: dict[str, Held] = {}
         self.hooks = Hooks()
         self.corrupting = False
+        # How it reads the tags of a file, which may be otherwise than tag_service does.
+        self.reading: Callable[[DicomTags], DicomTags] = lambda tags: tags
         self.pictures: dict[str, bytes] = {}
 
     async def check(self) -> str:
@@ -198,7 +201,7 @@ class FakePacs:
 
     def put(self, content: bytes) -> StoredInstance:
         """Keeps a file, as the store of a modality does that goes past the gateway."""
-        tags = _tags(content)
+        tags = self.reading(_tags(content))
         of_study = f"{tags.patient_id}|{tags.study_instance_uid}"
         of_series = f"{of_study}|{tags.series_instance_uid}"
         instance, study = _id(f"{of_series}|{tags.sop_instance_uid}"), _id(of_study)
@@ -273,7 +276,8 @@ class FakePacs:
 
 
 def _id(name: str) -> str:
-    return hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
+    digest = hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
+    return "-".join(re.findall("." * 8, digest))
 
 
 def _fingerprint(content: bytes) -> Fingerprint:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pacs_gateway.domain.identifiers import is_exact, is_uid
+from pacs_gateway.domain.identifiers import is_exact, is_uid, orthanc_id
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,9 @@ def test_an_identifier_has_the_length_of_its_attribute() -> None:
     """The limit is the attribute's own."""
     assert is_exact("x" * 16, max_length=16)
     assert not is_exact("x" * 17, max_length=16)
+
+
+def test_orthancs_id_is_the_one_that_orthanc_gives() -> None:
+    """The ids are those that an Orthanc 1.10 answered with, also beyond ASCII."""
+    assert orthanc_id("1CT1", "1.2", "1.2.1", "1.2.1.1") == "e5d48d18-9f63546b-d9e55fec-c24b9186-e3641208"
+    assert orthanc_id("M\u00dcLLER", "1.2", "1.2.1", "1.2.1.1") == "92ca295d-14a03de5-8725e39d-8ced5ea6-76676fa2"

@@ -325,6 +325,30 @@ async def test_a_file_without_sound_uids_is_refused(world: World, name: str, val
     assert nothing_happened(world)
 
 
+@pytest.mark.parametrize(
+    "read",
+    [
+        {"patient_id": f" {SMITH.mrn}"},
+        {"patient_id": f"{SMITH.mrn} "},
+        {"patient_id": JONES.mrn},
+        {"study_instance_uid": "1.2.4"},
+        {"series_instance_uid": "1.2.4"},
+        {"sop_instance_uid": "1.2.4"},
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"patient_id": SMITH.id}])
+async def test_a_file_that_orthanc_reads_otherwise_is_refused(
+    world: World, read: dict[str, str], options: dict[str, UUID]
+) -> None:
+    """Where Orthanc and tag_service see different identifiers in one file, it is not filed under either."""
+    world.pacs.reading = lambda tags: replace(tags, **read)
+    with refused(Reason.STORE_REFUSED):
+        await world.send(tags_of(SMITH), **options)
+    assert not world.pacs.held
+    assert world.log().upload_status is UploadStatus.FAILED
+    assert world.log().number_of_files == 0
+
+
 async def test_a_study_of_another_patient_takes_no_file(world: World) -> None:
     """A further slice under another PatientID is refused, and the study stays what it was."""
     await world.send(tags_of(SMITH))
