@@ -32,11 +32,13 @@ from service_runtime.status import CODE_OF, HTTP_STATUS_KEY, HTTP_STATUS_OF, STA
 log = structlog.get_logger()
 
 OWN_SERVICES = "/ris."
+# Metadata of callers that need not be read out before a call may fail.
+EARLY_END_KEY = "x-takes-early-end"
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 _REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
-# An HTTP client that is answered in the middle of its upload may lose the answer, unless the rest of the upload is
-# read first; but only so much of it.
+# A client that is answered in the middle of its upload may lose the answer, unless the rest of the upload is read
+# first; but only so much of it.
 _DRAIN_BYTES = 256 * 1024 * 1024
 _DRAIN_SECONDS = 10
 _RETRY_SECONDS = 5
@@ -58,9 +60,11 @@ class _Call:
         return bool(value_of(self.context.invocation_metadata(), "x-envoy-original-path"))
 
     @property
-    def came_by_http2(self) -> bool:
-        """Whether that was HTTP/2, where an answer before the end of the upload is a stream error to the client."""
-        return self.came_by_http and value_of(self.context.invocation_metadata(), "x-client-protocol") == "HTTP/2"
+    def takes_early_end(self) -> bool:
+        """Whether the caller says that it sees the end of a call also while it writes, which grpc.aio by itself does
+        not (grpc/grpc#36066).
+        """
+        return bool(value_of(self.context.invocation_metadata(), EARLY_END_KEY))
 
 
 # What stands for the message after the last.
@@ -179,7 +183,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             one = method.call(request, context)
             async with self._around(one):
                 response = await method.behaviour(method.request(request, one), context)
-                await _drain_for_http2(one)
+                await _drain_for_http(one)
                 return response
 
         return call
@@ -195,7 +199,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 async with aclosing(method.behaviour(method.request(request, one), context)) as responses:
                     async for response in responses:
                         await _write(context, response)
-                await _drain_for_http2(one)
+                await _drain_for_http(one)
 
         return call
 
@@ -264,14 +268,15 @@ async def _write(context: ServicerContext[Any, Any], response: Any) -> None:
         raise asyncio.CancelledError from None
 
 
-async def _drain_for_http2(call: _Call) -> None:
-    if call.requests is not None and call.came_by_http2:
+async def _drain_for_http(call: _Call) -> None:
+    """An HTTP client looks for the answer when it has sent everything: its connection must not be closed before."""
+    if call.requests is not None and call.came_by_http:
         await call.requests.drain()
 
 
 async def _abort(call: _Call, error: ServiceError, request_id: str) -> None:
     # To refuse a call for want of room must not take up room.
-    if call.requests is not None and call.came_by_http and error.reason is not Reason.OVERLOADED:
+    if call.requests is not None and not call.takes_early_end and error.reason is not Reason.OVERLOADED:
         await call.requests.drain()
     status = status_of(error, request_id=request_id)
     trailing: list[tuple[str, str | bytes]] = [(STATUS_DETAILS_KEY, status.SerializeToString())]

@@ -14,11 +14,15 @@ from service_runtime.uploads import Piece, UploadLimits, UploadReader, is_form, 
 
 
 class UploadMessage(Protocol):
-    """A request message that carries a piece of a body; some also name the file or mark its end."""
+    """A request message that carries a piece of a body; some also name the file."""
 
     @property
     def file(self) -> httpbody_pb2.HttpBody:
         """The piece."""
+
+    @property
+    def end_of_file(self) -> bool:
+        """Whether it is the last piece of its file."""
 
 
 MessageT = TypeVar("MessageT", bound=UploadMessage)
@@ -63,6 +67,7 @@ class _Pieces:
         self._ends_by_itself = is_form(first.file.content_type)
         self._declared_bytes = declared_bytes
         self._size = 0
+        self._file_ended = False
 
     def __aiter__(self) -> _Pieces:
         return self
@@ -77,21 +82,22 @@ class _Pieces:
                 await self._see_that_it_ended()
                 raise
         self._size += len(message.file.data)
+        self._file_ended = message.end_of_file
         return Piece(
             data=message.file.data,
             content_type=message.file.content_type,
             filename=getattr(message, "filename", ""),
-            end_of_file=getattr(message, "end_of_file", False),
+            end_of_file=message.end_of_file,
         )
 
     async def _see_that_it_ended(self) -> None:
-        """Waits a moment where the body has no end of its own.
+        """Waits a moment where nothing said that the file is over.
 
         In gRPC for Python, the stream of a client that went away, or that sent too large a message, looks for a moment
         as if it had ended as it should; only then comes the cancellation. A file that was cut short must not pass for
         a whole one.
         """
-        if self._ends_by_itself or self._size == self._declared_bytes:
+        if self._ends_by_itself or self._file_ended or self._size == self._declared_bytes:
             return
         remaining = self._context.time_remaining()
         at_its_deadline = remaining is not None and remaining < _DEADLINE_LAG_SECONDS

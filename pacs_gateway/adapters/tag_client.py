@@ -18,7 +18,7 @@ from pacs_gateway.domain.tags import DicomTags, Edits
 from ris.tags.v1 import dicom_tags_pb2, tag_service_pb2, tag_service_pb2_grpc
 from service_runtime.errors import Reason, ServiceError
 from service_runtime.identity import CALLER
-from service_runtime.interceptor import REQUEST_ID
+from service_runtime.interceptor import EARLY_END_KEY, REQUEST_ID
 from service_runtime.status import error_of
 
 _CHECK_SECONDS: Final = 5
@@ -108,6 +108,7 @@ async def _send(call: Any, first: _RequestT, chunks: AsyncIterable[bytes]) -> No
             under_way = under_way and await _write(call, type(first)(file=httpbody_pb2.HttpBody(data=piece)))
             if not under_way:
                 return
+        await _write(call, type(first)(end_of_file=True))
         with contextlib.suppress(*_OVER):
             await call.done_writing()
     except BaseException:
@@ -168,7 +169,11 @@ async def _pieces(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
 
 
 def _metadata() -> tuple[tuple[str, str], ...]:
-    return (("authorization", f"Bearer {CALLER.get().token}"), ("x-request-id", REQUEST_ID.get()))
+    return (
+        ("authorization", f"Bearer {CALLER.get().token}"),
+        ("x-request-id", REQUEST_ID.get()),
+        (EARLY_END_KEY, "1"),
+    )
 
 
 def _edit_request(edits: Edits) -> tag_service_pb2.ModifyTagsRequest:

@@ -41,7 +41,6 @@ _COERCED = {
     "patient_birth_date": "PatientBirthDate",
     "patient_sex": "PatientSex",
 }
-_MAX_EDITS = 100
 
 
 class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
@@ -130,7 +129,7 @@ def _options(request: _Options) -> UploadOptions:
         order_id=fields.optional_uuid("order_id", request.order_id),
         source=fields.choice("upload_source", request.upload_source or UploadSource.MANUAL, UploadSource),
         patient_match=fields.choice("patient_match", request.patient_match or PatientMatch.REQUIRE, PatientMatch),
-        edits=_edits(fields, request),
+        edits=_edits(request),
     )
     if request.patient_match and not request.patient_id:
         fields.wrong("patient_match", "needs patient_id: without it there is nothing to match")
@@ -142,11 +141,8 @@ def _options(request: _Options) -> UploadOptions:
     return options
 
 
-def _edits(fields: Fields, request: _Options) -> Edits:
+def _edits(request: _Options) -> Edits:
     """The edits. Whether their values fit is for tag_service to say, which knows DICOM."""
-    for name in ("set", "remove"):
-        if len(getattr(request, name)) > _MAX_EDITS:
-            fields.wrong(name, f"must have at most {_MAX_EDITS} entries")
     given = {mine: getattr(request, theirs) for theirs, mine in _ATTRIBUTES.items() if request.HasField(theirs)}
     return Edits(
         **given,

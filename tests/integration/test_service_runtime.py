@@ -23,7 +23,6 @@ from tests.integration.runtime_service import FORBIDDEN, SECRET, Parts
 USER = uuid.UUID(int=7)
 MIB = 1024 * 1024
 HTTP = (("x-envoy-original-path", "/api/v1/dicom/upload"),)
-HTTP2 = (*HTTP, ("x-client-protocol", "HTTP/2"))
 
 
 class Running:
@@ -382,9 +381,27 @@ async def test_answer_before_the_end_of_the_upload_reaches_a_grpc_client(service
         assert (await call).message == "early"
 
 
-@pytest.mark.parametrize("what", ["answer early", "refuse early"])
-async def test_rest_of_an_upload_is_drained_for_http2(service: Running, what: str) -> None:
-    """For an HTTP/2 client the rest of an upload that nobody wants is read before the answer goes out."""
+async def test_caller_that_says_so_is_refused_in_the_middle_of_its_upload(service: Running) -> None:
+    """A caller that takes an early end is refused at once; for any other the rest of the upload is waited for."""
+    early = service.uploads.Upload(metadata=(*service.token, (interceptor.EARLY_END_KEY, "1")))
+    await early.write(upload(b"x", patient_match="refuse early"))
+    async with asyncio.timeout(3):
+        assert await early.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+    patient = service.uploads.Upload(metadata=service.token)
+    await patient.write(upload(b"x", patient_match="refuse early"))
+    await asyncio.sleep(0.5)
+    assert not patient.done()
+    await patient.done_writing()
+    async with asyncio.timeout(3):
+        assert await patient.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    ("what", "caller"), [("answer early", HTTP), ("refuse early", HTTP), ("refuse early", ())], ids=str
+)
+async def test_rest_of_an_upload_is_drained(service: Running, what: str, caller: tuple[tuple[str, str], ...]) -> None:
+    """The rest of an upload that nobody wants is read before a refusal goes out, and for HTTP before any answer."""
     sent = 0
 
     async def pieces() -> AsyncIterator[upload_service_pb2.UploadRequest]:
@@ -393,7 +410,7 @@ async def test_rest_of_an_upload_is_drained_for_http2(service: Running, what: st
             yield upload(b"x" * 100_000, patient_match=what)
             sent += 1
 
-    call = service.uploads.Upload(pieces(), metadata=(*service.token, *HTTP2))
+    call = service.uploads.Upload(pieces(), metadata=(*service.token, *caller))
     assert await call.code() is (grpc.StatusCode.OK if what == "answer early" else grpc.StatusCode.INVALID_ARGUMENT)
     assert sent == 300
 
@@ -418,7 +435,7 @@ async def test_draining_ends_for_a_client_that_never_does(
     for name, value in limit.items():
         monkeypatch.setattr(interceptor, name, value)
     with capture_logs() as logs:
-        call = service.uploads.Upload(endless(), metadata=(*service.token, *HTTP2))
+        call = service.uploads.Upload(endless(), metadata=(*service.token, *HTTP))
         await until(lambda: [entry for entry in logs if entry["event"] == "call"], seconds=20)
         # What the client makes of it is left out: grpc.aio may lose a status that comes during a write (grpc#36066).
         assert await call.code() is not grpc.StatusCode.OK
@@ -432,7 +449,7 @@ async def test_draining_ends_for_a_client_that_never_does(
 async def test_call_cancelled_while_it_is_drained_ends(service: Running) -> None:
     """A client that goes away while the rest of its upload is read leaves no call behind."""
     with capture_logs() as logs:
-        call = service.uploads.Upload(metadata=(*service.token, *HTTP2))
+        call = service.uploads.Upload(metadata=(*service.token, *HTTP))
         await call.write(upload(b"x", patient_match="refuse early"))
         await asyncio.sleep(0.1)
         call.cancel()

@@ -156,8 +156,6 @@ WRONG_OPTIONS = [
         {"patient_match": "COERCE", "patient_id": str(SMITH.id), "patient_birth_date": "1", "patient_sex": "M"},
         ["PatientBirthDate", "PatientSex"],
     ),
-    ({"set": ["StudyID=1"] * 101}, ["set"]),
-    ({"remove": ["StudyID"] * 101}, ["remove"]),
 ]
 
 
