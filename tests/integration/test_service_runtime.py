@@ -281,7 +281,7 @@ async def test_calls_too_many_are_told_so_while_health_still_answers(tmp_path: P
 # --- uploads
 
 
-@pytest.mark.parametrize("metadata", [(), HTTP, HTTP2])
+@pytest.mark.parametrize("metadata", [(), HTTP])
 async def test_upload_is_read_whole(service: Running, metadata: tuple[tuple[str, str], ...]) -> None:
     """A file of many messages arrives whole, by gRPC and from either HTTP."""
     pieces = [upload(b"x" * 100_000) for _ in range(50)]
