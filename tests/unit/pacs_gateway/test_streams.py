@@ -1,6 +1,7 @@
 """The way of a file's bytes through an upload."""
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import AsyncGenerator
 
@@ -71,6 +72,80 @@ async def test_a_source_that_breaks_off_breaks_its_readers(looking: bool) -> Non
     source = Replayable(breaking())
     with pytest.raises(ConnectionError):
         await joined(source.beginning() if looking else source.whole())
+
+
+class Slow:
+    """A source that gives its next chunk when it is let; a reader that cancels it ends it."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Semaphore(0)
+        self.chunks: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
+        """The chunks that were put, until an empty one."""
+        while True:
+            self.asked.release()
+            chunk = await self.chunks.get()
+            if not chunk:
+                return
+            yield chunk
+
+
+@pytest.mark.parametrize("moment", ["before", "at the same moment", "after"])
+async def test_a_chunk_whose_first_reader_left_is_the_second_ones(moment: str) -> None:
+    """A reader that is cancelled while it waits takes no byte with it, whenever the byte comes."""
+    slow = Slow()
+    source = Replayable(slow)
+    slow.chunks.put_nowait(b"a")
+    beginning = source.beginning()
+    assert await anext(beginning) == b"a"
+    waiting = asyncio.ensure_future(anext(beginning))
+    for _ in range(2):
+        await slow.asked.acquire()
+    if moment == "before":
+        slow.chunks.put_nowait(b"b")
+        await asyncio.sleep(0)
+    waiting.cancel()
+    if moment == "at the same moment":
+        slow.chunks.put_nowait(b"b")
+    with contextlib.suppress(asyncio.CancelledError):
+        await waiting
+    for chunk in (b"", b"") if moment != "after" else (b"b", b""):
+        slow.chunks.put_nowait(chunk)
+    assert await joined(source.whole()) == b"ab"
+    await source.aclose()
+
+
+async def test_what_broke_the_source_breaks_the_second_reader_too() -> None:
+    """A source that broke off under the first reader is not taken for ended by the second."""
+
+    async def breaking() -> AsyncGenerator[bytes, None]:
+        yield b"a"
+        raise ConnectionError
+
+    source = Replayable(breaking())
+    with pytest.raises(ConnectionError):
+        await joined(source.beginning())
+    with pytest.raises(ConnectionError):
+        await joined(source.whole())
+    await source.aclose()
+
+
+async def test_a_closed_way_asks_its_source_for_nothing_more() -> None:
+    """Closing ends a wait for the source, and waits for that to be over; it may be closed when nothing waits."""
+    slow = Slow()
+    source = Replayable(slow)
+    beginning = source.beginning()
+    waiting = asyncio.ensure_future(anext(beginning))
+    await slow.asked.acquire()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await source.aclose()
+    slow.chunks.put_nowait(b"late")
+    await asyncio.sleep(0)
+    assert slow.chunks.qsize() == 1
+    await Replayable(chunks_of(CONTENT)).aclose()
 
 
 async def test_the_measure_is_of_all_that_passed() -> None:
