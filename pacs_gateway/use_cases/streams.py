@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 from pacs_gateway.domain.study import Fingerprint
@@ -59,9 +59,13 @@ class Replayable:
 
 
 class Measured:
-    """Chunks whose size and MD5 are known once they have passed. MD5, for it is what Orthanc computes."""
+    """Chunks whose size and MD5 are known once they have passed. MD5, for it is what Orthanc computes.
+
+    `complete` says that the last one has passed.
+    """
 
     def __init__(self, chunks: AsyncIterable[bytes]) -> None:
+        self.complete = False
         self._chunks = chunks
         self._size = 0
         self._md5 = hashlib.md5(usedforsecurity=False)
@@ -72,6 +76,7 @@ class Measured:
             self._size += len(chunk)
             self._md5.update(chunk)
             yield chunk
+        self.complete = True
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -79,15 +84,18 @@ class Measured:
         return Fingerprint(self._size, self._md5.hexdigest())
 
 
-async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
+async def to_the_end(work: Coroutine[Any, Any, T], *, unless: Callable[[], bool] = lambda: False) -> T:
     """Runs `work`, which must bound its own time, to its end even when the caller is cancelled meanwhile, also twice.
 
-    The caller's cancellation goes on afterwards.
+    Where `unless` holds at the first cancellation, the work is cancelled, too, and waited for. The caller's own goes on
+    afterwards.
     """
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     finally:
+        if not task.done() and unless():
+            task.cancel()
         while not task.done():
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([task])

@@ -119,13 +119,9 @@ class Upload:
                 tags = original if self._edits.is_empty else await self._tag_service.read_tags(body.beginning())
                 accepted = await self._accept(name, original, tags, began)
                 measured = Measured(body.whole())
-                try:
-                    stored = await self._pacs.store(measured)
-                except BaseException as error:
-                    await to_the_end(self._log_failure(accepted, measured.fingerprint, _reason_of(error)))
-                    raise
-        # From here on Orthanc has the file: what follows is done even if the sender goes away.
-        return await to_the_end(self._verify_and_log(accepted, stored, measured.fingerprint))
+                # Once Orthanc has been sent all of it, it may have stored it: what follows is then done even if the
+                # sender goes away. Before that, the file is broken off with its sender.
+                return await to_the_end(self._store(accepted, measured), unless=lambda: not measured.complete)
 
     async def _accept(self, name: str, original: DicomTags, tags: DicomTags, began: float) -> _Accepted:
         """Finds the patient and the order, checks them, and writes to the log that the file is on its way."""
@@ -232,6 +228,15 @@ class Upload:
         if known is None or known.is_deleted or known.patient_id != patient.id:
             return fresh
         return replace(fresh, files=known.files, upload_duration_seconds=known.upload_duration_seconds)
+
+    async def _store(self, accepted: _Accepted, measured: Measured) -> StoredFile:
+        """Has Orthanc store the file, and logs what became of it."""
+        try:
+            stored = await self._pacs.store(measured)
+        except BaseException as error:
+            await self._log_failure(accepted, measured.fingerprint, _reason_of(error))
+            raise
+        return await self._verify_and_log(accepted, stored, measured.fingerprint)
 
     async def _verify_and_log(self, file: _Accepted, stored: StoredInstance, sent: Fingerprint) -> StoredFile:
         """Compares what Orthanc holds with what was sent, and logs it. Under the study's lock, so that no deletion

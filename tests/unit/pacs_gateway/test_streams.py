@@ -224,3 +224,39 @@ async def test_to_the_end_outlasts_a_deadline_of_the_caller() -> None:
         async with asyncio.timeout(0.01):
             await to_the_end(work())
     assert work.ended
+
+
+@pytest.mark.parametrize("times", [1, 2, 5])
+async def test_to_the_end_gives_up_where_it_may(times: int) -> None:
+    """Work that may be given up is cancelled with the caller, once, and is over when the caller goes on."""
+    cleaned_up = False
+
+    async def work() -> None:
+        nonlocal cleaned_up
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(10):
+                await asyncio.sleep(0)
+            cleaned_up = True
+
+    calling = asyncio.create_task(to_the_end(work(), unless=lambda: True))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    for _ in range(times):
+        calling.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    assert cleaned_up
+
+
+async def test_the_measure_is_complete_at_the_end() -> None:
+    """Only when the last chunk has passed, and no error came instead, is all of it measured."""
+    measured = Measured(chunks_of(CONTENT, 600))
+    reading = aiter(measured)
+    await anext(reading)
+    await anext(reading)
+    assert not measured.complete
+    assert await anext(reading, None) is None
+    assert measured.complete

@@ -258,20 +258,24 @@ async def test_a_sender_who_leaves_as_the_file_sets_out_leaves_no_log_in_progres
 
 
 @pytest.mark.parametrize("place", ["store", "chunk"])
-async def test_a_sender_who_leaves_while_it_is_stored_leaves_nothing(world: World, place: str) -> None:
+@pytest.mark.parametrize("times", [1, 2, 3])
+async def test_a_sender_who_leaves_while_it_is_stored_leaves_nothing(world: World, place: str, times: int) -> None:
     """Cancelled while the bytes travel: Orthanc keeps nothing, and the log says what happened."""
     gate = Gate()
     world.pacs.hooks.at(place, gate)
-    await cancelled_at(world, gate)
+    await cancelled_at(world, gate, times=times)
     assert not world.pacs.held
     assert failed(world.log(), "CANCELLED")
 
 
+@pytest.mark.parametrize("place", ["stored", "fingerprint"])
 @pytest.mark.parametrize("times", [1, 2, 3])
-async def test_a_sender_who_leaves_after_it_is_stored_leaves_a_whole_upload(world: World, times: int) -> None:
-    """Once Orthanc has the file, it is read back and logged, however often the call is cancelled."""
+async def test_a_sender_who_leaves_after_it_is_stored_leaves_a_whole_upload(
+    world: World, place: str, times: int
+) -> None:
+    """Once Orthanc has the file, answered or not, it is read back and logged, however often the call is cancelled."""
     gate = Gate()
-    world.pacs.hooks.at("fingerprint", gate)
+    world.pacs.hooks.at(place, gate)
     await cancelled_at(world, gate, times=times)
     assert len(world.pacs.held) == 1
     assert world.log().upload_status is UploadStatus.SUCCESS
