@@ -125,6 +125,13 @@ def test_what_is_no_token_is_refused(token: str) -> None:
     assert len(violation.description) < 200
 
 
+def test_a_token_longer_than_any_is_not_even_decoded() -> None:
+    """The right digest does not open the door for a place of any length."""
+    digest = decoded(next_page_token(ListStudiesRequest(), PLACE))[0]
+    assert read(ListStudiesRequest(page_token=encoded([digest, "1" * 500]))).after == ("1" * 500,)
+    assert wrong_fields(ListStudiesRequest(page_token=encoded([digest, "1" * 2000]))) == ["page_token"]
+
+
 @pytest.mark.parametrize("rest", [[], [1], [None], [["100"], "1.2.3"], [{}]])
 def test_a_forged_token_of_the_right_question_needs_texts(rest: list[Any]) -> None:
     """The right digest does not make a place of what is none."""
