@@ -149,9 +149,13 @@ class Deletion:
 
 @dataclass(frozen=True, slots=True)
 class UploadLogEntry:
-    """A log as it is shown: with the names behind its ids and the study's last completed deletion."""
+    """A log as it is shown: without its files but with their number and size in bytes, with the names behind its ids,
+    and with the study's last completed deletion.
+    """
 
     log: UploadLog
+    number_of_files: int
+    total_size_bytes: int
     uploaded_by: str
     deletion: Deletion | None = None
     deleted_by: str = ""

@@ -136,8 +136,10 @@ class UploadLogs(Protocol):
     async def by_study(self, study_uids: Collection[str]) -> Mapping[str, UploadLog]:
         """The logs of these studies, by StudyInstanceUID."""
 
-    async def links(self, study_uids: Collection[str]) -> Mapping[str, StudyLink]:
-        """What these studies were uploaded for, by StudyInstanceUID; nothing for those that were deleted since."""
+    async def links(self, orthanc_study_ids: Collection[str]) -> Mapping[str, StudyLink]:
+        """What these studies were uploaded for, by Orthanc's id, for one StudyInstanceUID may stand under several
+        PatientIDs; nothing for those that were deleted since.
+        """
 
     async def save(self, log: UploadLog) -> None:
         """Adds or replaces the log with this id. The study must be locked."""

@@ -95,14 +95,14 @@ class Studies:
         if not studies:
             return ()
         async with self._database.begin() as work:
-            links = await work.upload_logs.links([study.study_instance_uid for study, _ in studies])
+            links = await work.upload_logs.links([study.orthanc_study_id for study, _ in studies])
             by_id = await work.patients.many({link.patient_id for link in links.values()})
             orders = await work.orders.many({link.order_id for link in links.values() if link.order_id is not None})
-            unlinked = {study.patient_id for study, _ in studies if study.study_instance_uid not in links}
+            unlinked = {study.patient_id for study, _ in studies if study.orthanc_study_id not in links}
             by_mrn = await work.patients.by_mrn(unlinked - {""})
         shown = []
         for study, counts in studies:
-            link = links.get(study.study_instance_uid)
+            link = links.get(study.orthanc_study_id)
             patient = by_id.get(link.patient_id) if link else by_mrn.get(study.patient_id)
             order = orders.get(link.order_id) if link and link.order_id else None
             shown.append(

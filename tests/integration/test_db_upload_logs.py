@@ -200,15 +200,19 @@ async def test_no_text_of_a_file_can_break_the_log(world: World) -> None:
 
 
 async def test_a_study_is_linked_to_what_it_was_uploaded_for(world: World) -> None:
-    """Links tells patient and order of the studies asked for, but nothing of deleted ones."""
-    gone = replace(world.log("1.3"), is_deleted=True)
-    await world.save(world.log("1.1", order_id=world.order_id), world.log("1.2"), gone, world.log("1.4"))
+    """Links tells patient and order of the studies asked for by Orthanc's ids, but nothing of deleted ones."""
+    logs = [
+        replace(world.log(f"1.{number}"), orthanc_study_id=f"o-{number}", is_deleted=number == 3)
+        for number in range(1, 5)
+    ]
+    logs[0] = replace(logs[0], order_id=world.order_id)
+    await world.save(*logs)
     async with world.database.begin() as work:
-        links = await work.upload_logs.links(["1.1", "1.2", "1.3", "1.5", "\0"])
+        links = await work.upload_logs.links(["o-1", "o-2", "o-3", "o-5", "1.4", "\0"])
         assert await work.upload_logs.links([]) == {}
     assert links == {
-        "1.1": StudyLink(world.patient_id, world.order_id),
-        "1.2": StudyLink(world.patient_id, None),
+        "o-1": StudyLink(world.patient_id, world.order_id),
+        "o-2": StudyLink(world.patient_id, None),
     }
 
 
@@ -244,7 +248,8 @@ async def test_an_entry_shows_names_and_the_last_deletion(world: World) -> None:
     async with world.database.begin() as work:
         entry = await work.upload_logs.entry(log.id)
         assert await work.upload_logs.entry(uuid4()) is None
-    assert entry == UploadLogEntry(log, "Anna", deletions[1], "Boris")
+    shown = replace(log, files=())
+    assert entry == UploadLogEntry(shown, log.number_of_files, log.total_size_bytes, "Anna", deletions[1], "Boris")
     page = await world.page(PageRequest(10), UploadLogFilter(study_instance_uid="1.2.3"))
     assert page == Page((entry,), 1)
 

@@ -1,6 +1,6 @@
 """The upload logs and the traces of deletions."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -70,16 +70,18 @@ class PostgresUploadLogs:
     async def by_study(self, study_uids: Collection[str]) -> Mapping[str, UploadLog]:
         """The logs of these studies, by StudyInstanceUID."""
         wanted = one_of(logs.c.study_instance_uid, filter(storable, study_uids))
-        found = [_log(row) for row in (await self._session.execute(select(logs).where(wanted))).all()]
+        found = [_log(row, row.file_names) for row in (await self._session.execute(select(logs).where(wanted))).all()]
         self._known |= {log.id: log for log in found}
         return {log.study_instance_uid: log for log in found}
 
-    async def links(self, study_uids: Collection[str]) -> Mapping[str, StudyLink]:
-        """What these studies were uploaded for, by StudyInstanceUID; nothing for those that were deleted since."""
-        columns = select(logs.c.study_instance_uid, logs.c.patient_id, logs.c.order_id)
-        wanted = one_of(logs.c.study_instance_uid, filter(storable, study_uids))
+    async def links(self, orthanc_study_ids: Collection[str]) -> Mapping[str, StudyLink]:
+        """What these studies were uploaded for, by Orthanc's id, for one StudyInstanceUID may stand under several
+        PatientIDs; nothing for those that were deleted since.
+        """
+        columns = select(logs.c.orthanc_study_id, logs.c.patient_id, logs.c.order_id)
+        wanted = one_of(logs.c.orthanc_study_id, filter(storable, orthanc_study_ids))
         rows = (await self._session.execute(columns.where(wanted, ~logs.c.is_deleted))).all()
-        return {row.study_instance_uid: StudyLink(row.patient_id, row.order_id) for row in rows}
+        return {row.orthanc_study_id: StudyLink(row.patient_id, row.order_id) for row in rows}
 
     async def save(self, log: UploadLog) -> None:
         """Adds or replaces the log with this id. The study must be locked.
@@ -152,7 +154,10 @@ class PostgresUploadLogs:
 
 
 def _entries() -> Select[Any]:
-    """Logs with their uploader's name, and their study's last completed deletion with its author's."""
+    """Logs without their files, with their uploader's name and their study's last completed deletion with its author's.
+
+    A page of logs of thousands of files each would be long.
+    """
     last = (
         select(*(column.label(f"deletion_{column.name}") for column in deletions.columns))
         .add_columns(_deleters.c.full_name.label("deleted_by"))
@@ -162,7 +167,8 @@ def _entries() -> Select[Any]:
         .limit(1)
         .lateral("last")
     )
-    shown = select(logs, users.c.full_name.label("uploaded_by"), *last.columns)
+    columns = (column for column in logs.columns if column is not logs.c.file_names)
+    shown = select(*columns, users.c.full_name.label("uploaded_by"), *last.columns)
     return shown.join(users, users.c.id == logs.c.uploaded_by_id).outerjoin(last, true())
 
 
@@ -204,11 +210,11 @@ def _file_object(file: LoggedFile) -> dict[str, Any]:
     }
 
 
-def _log(row: Row[Any]) -> UploadLog:
+def _log(row: Row[Any], files: Iterable[Mapping[str, Any]]) -> UploadLog:
     names = (*_PLAIN, *_QUOTED, "error_message")
     values = {name: getattr(row, name) for name in names if name not in {"number_of_files", "total_size_bytes"}}
-    files = tuple(LoggedFile(**file) for file in row.file_names)
-    return UploadLog(files=files, upload_status=UploadStatus(row.upload_status), **values)
+    logged = tuple(LoggedFile(**file) for file in files)
+    return UploadLog(files=logged, upload_status=UploadStatus(row.upload_status), **values)
 
 
 def _deletion(row: Row[Any], prefix: str = "") -> Deletion:
@@ -216,6 +222,12 @@ def _deletion(row: Row[Any], prefix: str = "") -> Deletion:
 
 
 def _entry(row: Row[Any]) -> UploadLogEntry:
-    if row.deletion_id is None:
-        return UploadLogEntry(_log(row), row.uploaded_by)
-    return UploadLogEntry(_log(row), row.uploaded_by, _deletion(row, "deletion_"), row.deleted_by)
+    deleted = row.deletion_id is not None
+    return UploadLogEntry(
+        log=_log(row, ()),
+        number_of_files=row.number_of_files,
+        total_size_bytes=row.total_size_bytes,
+        uploaded_by=row.uploaded_by,
+        deletion=_deletion(row, "deletion_") if deleted else None,
+        deleted_by=row.deleted_by if deleted else "",
+    )

@@ -279,10 +279,14 @@ class FakeUploadLogs:
         rows = (await self._work.rows("logs")).values()
         return {row.study_instance_uid: row for row in rows if row.study_instance_uid in study_uids}
 
-    async def links(self, study_uids: Collection[str]) -> Mapping[str, StudyLink]:
+    async def links(self, orthanc_study_ids: Collection[str]) -> Mapping[str, StudyLink]:
         """What these studies were uploaded for."""
-        logs = await self.by_study(study_uids)
-        return {uid: StudyLink(log.patient_id, log.order_id) for uid, log in logs.items() if not log.is_deleted}
+        logs = (await self._work.rows("logs")).values()
+        return {
+            log.orthanc_study_id: StudyLink(log.patient_id, log.order_id)
+            for log in logs
+            if log.orthanc_study_id in orthanc_study_ids and not log.is_deleted
+        }
 
     async def save(self, log: UploadLog) -> None:
         """Adds or replaces the log; its study must be locked, have no other log, and its patient be there."""
@@ -335,7 +339,9 @@ class FakeUploadLogs:
         done = [one for one in await self._deletions(log.study_instance_uid) if one.completed_at is not None]
         last = max(done, key=lambda one: one.completed_at, default=None)
         by = users[last.requested_by_id].full_name if last else ""
-        return UploadLogEntry(log, users[log.uploaded_by_id].full_name, last, by)
+        shown = replace(log, files=())
+        name = users[log.uploaded_by_id].full_name
+        return UploadLogEntry(shown, log.number_of_files, log.total_size_bytes, name, last, by)
 
 
 def _page(rows: Collection[T], request: PageRequest) -> Page[T]:

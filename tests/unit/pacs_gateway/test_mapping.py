@@ -20,7 +20,7 @@ from pacs_gateway.domain.registry import Order, OrderStudy, Patient, Role, User
 from pacs_gateway.domain.study import Counts, PacsSeries, PacsStudy, Study
 from pacs_gateway.domain.tags import DicomTags
 from pacs_gateway.domain.upload import FileStatus, StoredFile
-from pacs_gateway.domain.upload_log import Deletion, LoggedFile, UploadLog, UploadLogEntry, UploadStatus
+from pacs_gateway.domain.upload_log import Deletion, UploadLog, UploadLogEntry, UploadStatus
 from ris.pacs.v1 import upload_service_pb2
 from ris.tags.v1 import dicom_tags_pb2
 from service_runtime.errors import InvalidFieldError, Reason, ServiceError, Violation
@@ -185,7 +185,6 @@ def log_of() -> UploadLog:
         upload_source="api",
         uploaded_at=AT,
         orthanc_study_id="o-study",
-        files=(LoggedFile("1", "1.dcm", 5_000_000_000), LoggedFile("2", "2.dcm", 7, "EMPTY_FILE")),
         tags_modified=True,
         upload_status=UploadStatus.PARTIAL,
         error_message="1 of 2 files failed",
@@ -198,7 +197,7 @@ def log_of() -> UploadLog:
 def test_an_upload_log() -> None:
     """A log tells all of it, its sizes beyond 32 bits, and the deletion after it."""
     deletion = Deletion(UUID(int=9), "1.2", "o-study", "wrong", USER_ID, AT, ID, completed_at=LATER)
-    message = log_to_proto(UploadLogEntry(log_of(), "Up Loader", deletion, "De Leter"))
+    message = log_to_proto(UploadLogEntry(log_of(), 1, 5_000_000_000, "Up Loader", deletion, "De Leter"))
     assert is_full(message)
     assert told(message) == {
         "id": str(ID),
@@ -234,7 +233,7 @@ def test_an_upload_log_without_a_deletion() -> None:
     """A study that was never deleted, or whose deletion is not complete, has no time of it."""
     pending = Deletion(UUID(int=9), "1.2", "o-study", "wrong", USER_ID, AT, ID)
     for deletion in (None, pending):
-        message = log_to_proto(UploadLogEntry(log_of(), "Up Loader", deletion))
+        message = log_to_proto(UploadLogEntry(log_of(), 1, 5_000_000_000, "Up Loader", deletion))
         assert not message.HasField("deleted_at")
         assert message.deletion_reason == message.deleted_by == ""
 

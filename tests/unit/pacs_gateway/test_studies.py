@@ -239,6 +239,15 @@ async def test_a_log_from_before_a_deletion_links_nothing(world: World) -> None:
     assert study.patient_id == JONES.id
 
 
+async def test_another_patients_study_of_the_same_uid_is_not_shown_as_the_uploaded_one(world: World) -> None:
+    """Where one StudyInstanceUID stands under two PatientIDs, each study is shown with its own patient."""
+    await world.send(tags_of(SMITH))
+    put(world, STUDY, tags_of(JONES))
+    page = await world.studies.page(StudyFilter(study_instance_uid=STUDY), PageRequest(10))
+    shown = {study.pacs.patient_id: study.patient_id for study in page.items}
+    assert shown == {SMITH.mrn: SMITH.id, JONES.mrn: JONES.id}
+
+
 async def test_a_patients_studies_are_those_with_the_mrn(world: World) -> None:
     """The patient's UUID leads to the MRN, and that to the studies."""
     put(world, "1.1", tags_of(SMITH))
