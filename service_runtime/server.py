@@ -40,6 +40,10 @@ SettingsT = TypeVar("SettingsT", bound=RuntimeSettings)
 _SPARE_CALLS = 100
 _SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    # Envoy lets 32 KiB of headers in, which is where the query of an HTTP request travels. What is over the first
+    # number may be refused, over the second it is. gRPC's own 8 KiB would refuse a list of edits, quoting its headers.
+    ("grpc.max_metadata_size", 48 * 1024),
+    ("grpc.absolute_max_metadata_size", 64 * 1024),
     # Half-open connections are found within a minute.
     ("grpc.keepalive_time_ms", 40_000),
     ("grpc.keepalive_timeout_ms", 20_000),

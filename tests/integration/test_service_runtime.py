@@ -255,6 +255,13 @@ async def test_bytes_that_are_no_message_are_refused(service: Running, method: s
     assert "arsing" not in (error.details() or "")
 
 
+async def test_headers_as_large_as_envoy_lets_in_are_taken(service: Running) -> None:
+    """A query that fills the headers of an HTTP request never makes the call fail."""
+    for _ in range(10):
+        headers = (*service.token, ("x-envoy-original-path", f"/api/v1/dicom/studies?{'a' * 32 * 1024}"))
+        assert await service.get_study("1.2.3", metadata=headers)
+
+
 async def test_unknown_method_is_unimplemented(service: Running) -> None:
     """A method that nobody serves is UNIMPLEMENTED."""
     error = await error_of(service.channel.unary_unary("/ris.pacs.v1.StudyService/Nothing")(b""))
