@@ -195,6 +195,34 @@ async def test_an_unknown_query_parameter_is_refused(client: Client, path: str) 
     assert answer.json()["code"] == 3
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "name"),
+    [
+        ("GET", "studies?limit", "limit"),
+        ("GET", "health?verbose", "verbose"),
+        ("POST", "modify-tags?remove_private_tags", "remove_private_tags"),
+        ("POST", "modify-tags?PatientName=A&remove_private_tags", "remove_private_tags"),
+        ("POST", "upload?anonymize", "anonymize"),
+        ("POST", "upload?file.data=QUJD", "file"),
+        ("POST", "upload?file=1", "file"),
+        ("POST", "validate?end_of_file=true", "end_of_file"),
+    ],
+)
+async def test_no_query_parameter_is_passed_over(client: Client, method: str, path: str, name: str) -> None:
+    """A parameter without `=`, and one that would reach into the body, is an error like any wrong one."""
+    body = {"files": form(("x.dcm", fresh_file().content))} if method == "POST" else {}
+    answer = await client.send(method, f"{API}/{path}", **body)
+    assert name in expect_error(answer, 400, "INVALID_FIELD")["message"]
+
+
+async def test_a_long_query_is_understood(client: Client) -> None:
+    """Edits that take many kilobytes of query are made."""
+    params = {"set": [f"PatientComments={'x' * 10_000}", f"ImageComments={'y' * 10_000}"]}
+    answer = await client.send("POST", f"{API}/modify-tags", params=params, files=form(("x.dcm", fresh_file().content)))
+    assert answer.status_code == 200, answer.text
+    assert b"y" * 10_000 in answer.content
+
+
 @pytest.mark.parametrize("reason", ["", "   ", "x" * 501, "a\nb"])
 async def test_a_deletion_needs_a_reason(client: Client, reason: str) -> None:
     """Without a reason, and with one that is none, nothing is deleted."""

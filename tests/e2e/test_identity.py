@@ -4,6 +4,7 @@ import time
 import uuid
 
 import grpc
+import httpx
 import pytest
 from google.api import httpbody_pb2
 from google.protobuf import symbol_database  # noqa: F401 - the pools that the stubs below need
@@ -135,6 +136,19 @@ async def test_json_callers_get_the_same_refusals(client: Client, stack: Stack) 
         expect_error(answer, 403, "ROLE_NOT_ALLOWED")
     assert await client.in_pacs(file.study_uid)
     expect_error(await viewer.upload(file.content), 403, "ROLE_NOT_ALLOWED")
+
+
+async def test_the_scheme_is_read_without_regard_to_case(client: Client) -> None:
+    """`bearer` is the scheme that `Bearer` is (RFC 9110 11.1), and two tokens are none."""
+    anybody, path = client.with_token(""), f"{API}/studies?limit=1"
+    for scheme in ("Bearer", "bearer", "BEARER"):
+        answer = await anybody.send("GET", path, headers={"authorization": f"{scheme} {client.token}"})
+        assert answer.status_code == 200, answer.text
+        twice = httpx.Headers([("authorization", f"{scheme} {client.token}")] * 2)
+        answer = await client.http.request("GET", path, headers=twice)
+        expect_error(answer, 401, "TOKEN_INVALID")
+    answer = await anybody.send("GET", path, headers={"authorization": f"Basic {client.token}"})
+    expect_error(answer, 401, "TOKEN_MISSING")
 
 
 async def test_a_user_who_is_switched_off_is_out_at_once(client: Client, admin: Client, stack: Stack) -> None:
