@@ -11,13 +11,12 @@ BIN := .venv/bin
 GENERATED := generated/.made
 INSTALLED := .venv/.installed
 PROTOS := $(shell find protos/ris -name '*.proto')
-CODE := service_runtime tag_service pacs_gateway deploy migrations tests bench
 
 export PYTHONPATH := $(CURDIR):$(CURDIR)/generated
 # Chatter of set-up goes to stderr: the output of `make -s token` is the token.
 CHATTER := 1>&2
 
-.PHONY: help setup proto demo up token test test-unit test-integration test-e2e check bench fmt migrate lock orthanc
+.PHONY: help setup proto demo up token user test test-unit test-integration test-e2e check bench fmt migrate lock orthanc
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-17s %s\n", $$1, $$2}'
@@ -32,6 +31,9 @@ up: setup ## run the stack in the foreground, its state in .run/, until Ctrl-C
 
 token: $(INSTALLED) ## print a token for `make up`; ROLE=radiologist
 	@$(BIN)/python -m deploy.local token --role "$(ROLE)"
+
+user: $(INSTALLED) $(GENERATED) ## add that token's user to the database at DATABASE_URL; ROLE=radiologist
+	@$(BIN)/python -m deploy.local user --role "$(ROLE)"
 
 test: setup ## run all tests
 	$(BIN)/python -m pytest

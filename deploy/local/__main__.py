@@ -1,4 +1,4 @@
-"""The commands behind `make up`, `make demo` and `make token`: python -m deploy.local up | demo | token."""
+"""The commands behind `make up`, `demo`, `token` and `user`: python -m deploy.local up | demo | token | user."""
 
 import argparse
 import asyncio
@@ -13,12 +13,12 @@ from collections.abc import Coroutine, Iterator
 from dataclasses import fields
 from pathlib import Path
 
-from deploy.local.demo import DemoError, demonstrate
+from deploy.local.demo import DemoError, demonstrate, sample
 from deploy.local.keys import development_key
 from deploy.local.people import USERS, user_with_role
 from deploy.local.ports import Ports, expect_free
 from deploy.local.process import ROOT, PartError
-from deploy.local.seed import seed
+from deploy.local.seed import add_user, seed
 from deploy.local.stack import Existing, Keep, Stack
 
 STATE = ROOT / ".run"
@@ -31,8 +31,10 @@ def main() -> int:
     up_parser = commands.add_parser("up", help="run the stack in the foreground until Ctrl-C")
     commands.add_parser("demo", help="run a stack to throw away, show the main job on it, stop")
     token = commands.add_parser("token", help="print a token for a demo user")
-    token.add_argument("--role", default="radiologist", choices=[user.role for user in USERS])
-    for command in (up_parser, token):
+    user = commands.add_parser("user", help="add a demo user to the database at DATABASE_URL")
+    for command in (token, user):
+        command.add_argument("--role", default="radiologist", choices=[each.role for each in USERS])
+    for command in (up_parser, token, user):
         command.add_argument("--state", type=Path, default=STATE, help="the folder that is kept (default: .run)")
     arguments = parser.parse_args()
     try:
@@ -40,6 +42,8 @@ def main() -> int:
             case "token":
                 print(development_key(_keys(arguments.state)).sign(user_with_role(arguments.role).id))
                 return 0
+            case "user":
+                return asyncio.run(add_demo_user(arguments.state, arguments.role))
             case "up":
                 return asyncio.run(_until_signal(up(arguments.state), status=0))
             case _:
@@ -70,15 +74,31 @@ async def up(state: Path) -> int:
         ) as stack:
             if existing.database_url is None:
                 await seed(stack)
-            print(_welcome(stack), flush=True)
+            print(_welcome(stack, seeded=existing.database_url is None), flush=True)
             raise PartError(await stack.death())
 
 
+async def add_demo_user(state: Path, role: str) -> int:
+    """Makes the tokens of `make token` with that role good for the database at DATABASE_URL. Raises PartError."""
+    existing = Existing.from_environment()
+    if existing.database_url is None:
+        raise PartError("DATABASE_URL is not set. The database of `make up` itself has every demo user already.")
+    stack = Stack(state, ports=_ports_from_environment(), existing=existing, keep=Keep(_keys(state)))
+    await add_user(stack, role=role)
+    print(f"{user_with_role(role).full_name} is a user now, with the role {role}.")
+    return 0
+
+
 async def demo() -> int:
-    """Runs a stack to throw away, shows the main job on it, and stops it."""
+    """Runs a stack to throw away, shows the main job on it, and stops it.
+
+    It may use an Orthanc that exists, for there may be no other, and deletes there what it stored; but never a database
+    that exists, where the demo's people have no business.
+    """
     folder = Path(tempfile.mkdtemp(prefix="ris-dicom-demo-"))
     try:
-        async with Stack(folder, existing=Existing.from_environment(), report=print) as stack:
+        existing = Existing(orthanc=Existing.from_environment().orthanc)
+        async with Stack(folder, existing=existing, report=print) as stack:
             await seed(stack)
             await demonstrate(stack)
     except asyncio.CancelledError:
@@ -152,17 +172,19 @@ def _ports_from_environment() -> Ports:
     return ports
 
 
-def _welcome(stack: Stack) -> str:
+def _welcome(stack: Stack, *, seeded: bool) -> str:
+    hint = "" if seeded else "  make user ROLE=radiologist   # the database is yours: it may not know that user yet\n"
     return f"""
 The gateway is up at {stack.base_url} (JSON, gRPC and gRPC-Web). Logs: {stack.folder / "logs"}
-Try, in another terminal:
+Try, in another terminal, in this folder:
 
-  TOKEN=$(make -s token ROLE=radiologist)
+{hint}  TOKEN=$(make -s token ROLE=radiologist)
+  cp {sample("CT_small.dcm")} sample.dcm
   curl {stack.base_url}/api/v1/dicom/health
   curl -X POST {stack.base_url}/api/v1/dicom/upload -H "Authorization: Bearer $TOKEN" -F file=@sample.dcm
   curl {stack.base_url}/api/v1/dicom/studies -H "Authorization: Bearer $TOKEN"
 
-Sample files: .venv/lib/python3*/site-packages/pydicom/data/test_files/CT_small.dcm. Ctrl-C stops everything.
+Ctrl-C stops everything.
 """
 
 

@@ -27,10 +27,11 @@ async def demonstrate(stack: Stack) -> None:
         await _health(shown)
         await _look_into_files(shown)
         study = await _upload(shown)
-        await _upload_many(shown)
+        others = await _upload_many(shown)
         await _find(shown, study)
         await _log(shown, study)
         await _delete(shown, study)
+        await _tidy(shown, others)
 
 
 class Transcript:
@@ -128,7 +129,7 @@ async def _upload(shown: Transcript) -> str:
     return study
 
 
-async def _upload_many(shown: Transcript) -> None:
+async def _upload_many(shown: Transcript) -> list[str]:
     shown.say("Store many files at once; a bad one does not stop the others")
     files = [*form("MR_small.dcm", "examples_overlay.dcm"), ("files", ("notes.txt", b"Dear colleague", "text/plain"))]
     results = (await shown.send("POST", f"{API}/upload-multiple", files=files)).json()
@@ -136,6 +137,7 @@ async def _upload_many(shown: Transcript) -> None:
     wanted = [("MR_small.dcm", "stored"), ("examples_overlay.dcm", "stored"), ("notes.txt", "failed")]
     shown.expect("results", found, wanted)
     shown.expect("why the last one failed", results[-1]["error"]["reason"], "NOT_DICOM")
+    return [str(result["study_uid"]) for result in results if result["success"]]
 
 
 async def _find(shown: Transcript, study: str) -> None:
@@ -179,6 +181,12 @@ async def _delete(shown: Transcript, study: str) -> None:
     shown.expect("deletion_reason", entry["deletion_reason"], reason)
     gone = await shown.send("DELETE", f"{API}/studies/{study}", 404, params={"reason": reason})
     shown.expect("deleting it again", _reason(gone.json()), "STUDY_NOT_FOUND")
+
+
+async def _tidy(shown: Transcript, studies: list[str]) -> None:
+    shown.say("Leave nothing behind: the PACS may be one that goes on")
+    for study in studies:
+        await shown.send("DELETE", f"{API}/studies/{study}", params={"reason": "The demo is over"})
 
 
 async def _logged(shown: Transcript, study: str) -> Mapping[str, Any]:

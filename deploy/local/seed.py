@@ -16,16 +16,17 @@ async def seed(stack: Stack) -> None:
     headers = {"Authorization": f"Bearer {stack.token(role='admin')}"}
     async with httpx.AsyncClient(base_url=stack.base_url, headers=headers, timeout=30) as client:
         if (await client.get("/api/v1/registry/users")).is_error:
-            await _add_first_admin(stack)
+            # The first user cannot come through the registry, which asks for a user who may.
+            await add_user(stack, role="admin")
         await _put(client, "users", USERS)
         await _put(client, "patients", PATIENTS)
         await _put(client, "orders", ORDERS)
 
 
-async def _add_first_admin(stack: Stack) -> None:
-    """The first user cannot come through the registry, which asks for a user who may."""
-    admin = user_with_role("admin")
-    words = ["--id", admin.id, "--username", admin.username, "--full-name", admin.full_name, "--role", admin.role]
+async def add_user(stack: Stack, *, role: str) -> None:
+    """Adds the demo user with that role to the stack's database, past the registry. Raises PartError."""
+    user = user_with_role(role)
+    words = ["--id", user.id, "--username", user.username, "--full-name", user.full_name, "--role", user.role]
     await run_to_end(
         "pacs_gateway add-user",
         python("-m", "pacs_gateway", "add-user", *words),

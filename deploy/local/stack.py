@@ -36,7 +36,7 @@ from deploy.local.services import Migrations, Service
 ALL_PARTS = ("postgres", "migrations", "orthanc", "tag_service", "pacs_gateway", "envoy")
 _GATEWAY_NEEDS = ("postgres", "orthanc", "tag_service")
 # What the runner's own environment may hold for the gateway and tag_service has no business to know.
-_SECRETS = ("DATABASE_URL", "ORTHANC_URL", "ORTHANC_USERNAME", "ORTHANC_PASSWORD", "ORTHANC_DICOMWEB_URL")
+_SECRETS = ("DATABASE_URL", "ORTHANC_URL", "ORTHANC_USERNAME", "ORTHANC_PASSWORD")
 # On one machine nobody balances, and nobody wants to wait.
 _BRISK = {"DRAIN_SECONDS": "0", "SHUTDOWN_GRACE_SECONDS": "5", "READINESS_INTERVAL_SECONDS": "0.5"}
 

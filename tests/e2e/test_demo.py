@@ -1,5 +1,6 @@
 """The two commands of the README, run as a newcomer runs them: they end well and leave no process behind."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from deploy.local.ports import Ports, free_ports
 from deploy.local.process import ROOT
+from deploy.local.stack import Stack
 
 
 def command(*words: str) -> list[str]:
@@ -59,6 +61,24 @@ def test_the_demo_shows_the_main_job_and_leaves_nothing_behind() -> None:
     ):
         assert shown in done.stdout, shown
     assert processes_with(mark) == []
+
+
+async def test_the_demo_leaves_servers_that_exist_as_they_were(tmp_path: Path) -> None:
+    """`make demo` in an Orthanc that exists deletes all it stored there, and does without the database that exists."""
+    async with Stack(tmp_path, parts=("orthanc",)) as stack:
+        env = environment(
+            ORTHANC_URL=stack.orthanc.url,
+            ORTHANC_USERNAME=stack.orthanc.username,
+            ORTHANC_PASSWORD=stack.orthanc.password,
+            DATABASE_URL="postgresql://ris@127.0.0.1:1/nothing-here",
+        )
+        process = await asyncio.create_subprocess_exec(*command("demo"), env=env, stdout=-1, stderr=-2, cwd=ROOT)
+        output, _ = await asyncio.wait_for(process.communicate(), 110)
+        assert process.returncode == 0, output.decode()[-3000:]
+        async with httpx.AsyncClient(auth=(stack.orthanc.username, stack.orthanc.password)) as orthanc:
+            statistics = (await orthanc.get(f"{stack.orthanc.url}/statistics")).json()
+    assert statistics["CountInstances"] == 0
+    assert b"/api/v1/dicom/upload" in output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -85,6 +85,14 @@ def test_a_broken_key_is_a_message(
     assert "delete the file" in printed.err
 
 
+def test_a_user_is_added_to_no_database_but_the_one_that_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`make user` without DATABASE_URL gives status 1 and says so."""
+    assert run(monkeypatch, "user", "--role", "admin") == 1
+    assert "DATABASE_URL is not set" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [(), ("fly",), ("token", "--role", "nurse"), ("up", "--fast")])
 def test_a_command_line_that_makes_no_sense_is_refused(
     arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
