@@ -7,8 +7,9 @@ if [ -n "${ORTHANC_URL:-}" ] || command -v Orthanc >/dev/null || [ -x /usr/sbin/
 fi
 give_up() {
   echo "There is no Orthanc here, and $1." >&2
-  echo "Install it (Debian and Ubuntu: apt-get install orthanc), or set ORTHANC_URL, ORTHANC_USERNAME and" >&2
-  echo "ORTHANC_PASSWORD to one that runs." >&2
+  echo "Install it (Debian and Ubuntu: apt-get install orthanc; systemctl disable --now orthanc stops the server that" >&2
+  echo "comes with it, on a port that make up uses), or set ORTHANC_URL, ORTHANC_USERNAME and ORTHANC_PASSWORD to one" >&2
+  echo "that runs." >&2
   exit 1
 }
 command -v apt-get >/dev/null || give_up "this machine has no apt-get to install it with"
