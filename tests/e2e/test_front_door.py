@@ -9,6 +9,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
@@ -212,6 +213,22 @@ def test_reflection_lets_a_tool_call_without_proto_files(stack: Stack, target: s
         done = curl("ris.tags.v1.TagService/ReadTags", json.dumps({"file": {"data": data}}))
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["tags"]["PatientID"] == "1CT1"
+
+
+async def test_log_lines_have_the_same_names_everywhere(stack: Stack, client: Client) -> None:
+    """One request id leads from Envoy's line of log to the service's, and both say alike when, who and what."""
+    request_id = str(uuid.uuid4())
+    await client.send("GET", f"{API}/studies", headers={"x-request-id": request_id})
+    for part, event in (("envoy", "request"), ("pacs_gateway", "call")):
+        found: list[str] = []
+        for _ in range(100):
+            found = [line for line in stack.log(part).read_text().splitlines() if request_id in line]
+            if found:
+                break
+            await asyncio.sleep(0.1)  # Envoy writes its log a few times a second
+        (line,) = map(json.loads, found)
+        assert (line["service"], line["event"], line["request_id"]) == (part, event, request_id)
+        assert datetime.fromisoformat(line["timestamp"]).tzinfo == UTC
 
 
 async def test_logs_name_no_patient(stack: Stack, client: Client) -> None:
