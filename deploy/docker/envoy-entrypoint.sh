@@ -4,6 +4,11 @@
 # Fills the configuration in (render.sh says from which variables), runs Envoy, and on SIGTERM first lets /healthz fail
 # and new connections go elsewhere, waits until no request is left, ENVOY_DRAIN_SECONDS at most, and then ends it: Envoy
 # by itself would end at once, in the middle of uploads. It is bash, for its /dev/tcp: the image has no HTTP client.
+#
+# Besides what render.sh reads, and what holds without:
+#   ENVOY_DRAIN_SECONDS   how long requests under way may take to end       30
+#   ENVOY_CONCURRENCY     threads that serve                                2
+#   ENVOY_CONFIG          where the configuration, filled in, is put        /run/envoy/envoy.yaml
 set -euo pipefail
 
 here=$(dirname "$0")
