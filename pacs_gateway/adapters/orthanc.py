@@ -101,11 +101,15 @@ class Orthanc:
         Storing is idempotent: a request whose connection breaks at the file's first bytes is made again. Raises
         STORE_REFUSED, and what `chunks` raises.
         """
-        try:
-            async with asyncio.timeout(self._deadlines.store), self._stores, ReplayableBody(chunks) as body:
-                status, content = await self._send(body)
-        except TimeoutError as error:
-            raise _away() from error
+        async with ReplayableBody(chunks) as body:
+            # Orthanc closes a connection on which nothing comes for a second, and aiohttp keeps the head of a request
+            # back until its body begins: how long that takes is the sender's affair.
+            await body.begun()
+            try:
+                async with asyncio.timeout(self._deadlines.store), self._stores:
+                    status, content = await self._send(body)
+            except TimeoutError as error:
+                raise _away() from error
         if status in {400, 404, 415} and answers.is_problem(content):
             raise ServiceError(Reason.STORE_REFUSED, "Orthanc refused the file. Validate it to learn what is wrong.")
         outcome = (await parse(answers.STATUS, _ok(status, content))).status

@@ -51,6 +51,12 @@ class ReplayableBody:
             self._reader.cancel()
             await asyncio.wait([self._reader])
 
+    async def begun(self) -> None:
+        """Waits for the first chunk. Raises what the source raised before it."""
+        await self._full.wait()
+        if self.failure is not None:
+            raise self.failure
+
     async def send(self) -> AsyncIterator[bytes]:
         """The body from its start. Raises BrokenOffError where the source failed."""
         self._sending += 1

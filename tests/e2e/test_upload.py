@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -298,3 +299,20 @@ async def test_a_caller_who_goes_away_leaves_nothing_stored(client: Client, stac
     assert log["upload_status"] == "failed"
     assert log["number_of_files"] == 0
     assert not await client.in_pacs(file.study_uid)
+
+
+async def test_a_slow_sender_is_waited_for(client: Client) -> None:
+    """A file whose bytes take longer than any idle connection is kept is stored like any other."""
+    file = fresh_file()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        step = len(file.content) // 5
+        for start in range(0, len(file.content), step):
+            yield file.content[start : start + step]
+            await asyncio.sleep(1)
+
+    headers = {"content-type": "application/dicom"}
+    answer = await client.send("POST", f"{API}/upload", content=slowly(), headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["status"] == "stored"
+    assert await client.in_pacs(file.study_uid)

@@ -48,6 +48,23 @@ async def test_the_version_is_told(pacs: Orthanc) -> None:
     assert (await pacs.check()).startswith("1.")
 
 
+async def test_a_file_may_come_slowly(pacs: Orthanc, backdoor: Backdoor) -> None:
+    """A sender who takes longer for the first byte, or between two, than Orthanc keeps an idle connection is waited
+    for.
+    """
+    made = dataset()
+    data = encoded(made)
+
+    async def slow() -> AsyncIterator[bytes]:
+        await asyncio.sleep(4)
+        yield data[:500]
+        await asyncio.sleep(4)
+        yield data[500:]
+
+    stored = await pacs.store(slow())
+    assert await backdoor.file(stored.orthanc_id) == data
+
+
 @pytest.mark.parametrize("size", [1000, 64 * 1024, 10 * _MIB])
 async def test_a_file_is_stored_as_it_is(pacs: Orthanc, backdoor: Backdoor, size: int) -> None:
     """Whatever the chunks, Orthanc holds the very bytes, and the fingerprint is theirs."""

@@ -127,6 +127,7 @@ async def test_the_source_s_own_error_is_the_store_s(failure: Exception) -> None
 
     async def source() -> AsyncIterator[bytes]:
         yield b"x" * 1000
+        await asyncio.sleep(0.05)
         raise failure
 
     async with serving(answer_json(_STORED)) as server, _pacs(server.url) as pacs:
@@ -159,6 +160,24 @@ async def test_a_refusal_before_the_file_is_through_is_told_at_once() -> None:
 async def _brief(request: Request, writer: asyncio.StreamWriter) -> None:
     await asyncio.sleep(0.002)
     await answer_json({"Version": "1"} if request.path == "/system" else _STORED)(request, writer)
+
+
+async def test_files_that_have_not_begun_to_come_keep_no_other_from_being_stored() -> None:
+    """A file waits for its own sender: it holds no connection before its first byte."""
+    go = asyncio.Event()
+
+    async def late() -> AsyncIterator[bytes]:
+        await go.wait()
+        yield b"DICM"
+
+    async with serving(answer_json(_STORED)) as server, _pacs(server.url, connections=9) as pacs:
+        waiting = [asyncio.create_task(pacs.store(late())) for _ in range(5)]
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(2):
+            await pacs.store(_file())
+        assert server.connections == 1
+        go.set()
+        assert len(await asyncio.gather(*waiting)) == 5
 
 
 async def test_connections_are_reused() -> None:
