@@ -20,6 +20,7 @@ async def tag_service(settings: TagSettings) -> AsyncGenerator[Service, None]:
         modifying=Modifying(
             settings.limits_in_memory,
             max_files=settings.max_files_in_memory,
+            max_bytes=settings.max_bytes_in_memory,
             wait_seconds=settings.memory_wait_seconds,
         ),
         limits=settings.limits,

@@ -36,6 +36,11 @@ class TagSettings(RuntimeSettings):
         )
 
     @property
+    def max_bytes_in_memory(self) -> int:
+        """What the files that are edited may take up before and after, all together."""
+        return self.max_files_in_memory * self.max_dicom_file_size_mb * MIB
+
+    @property
     def limits_in_memory(self) -> Limits:
         """The limits on one file that is edited."""
         inflated_bytes = min(self.max_inflated_mb, self.max_inflated_in_memory_mb) * MIB

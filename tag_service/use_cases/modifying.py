@@ -1,4 +1,4 @@
-"""Editing a file. It is held in memory whole, so only so many are at a time."""
+"""Editing a file. It is held in memory whole, so only so much is at a time."""
 
 import asyncio
 import hashlib
@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from service_runtime.errors import Reason, ServiceError
 from tag_service.domain.edits import Edits, plan
 from tag_service.domain.limits import Limits
 from tag_service.domain.rewrite import rewrite
 from tag_service.use_cases.feeding import in_worker, opened
+from tag_service.use_cases.room import Room, Share, overloaded
 
 # Messages of this size pass gRPC fastest.
 _PIECE_BYTES: Final = 256 * 1024
@@ -33,45 +33,53 @@ class EditedFile:
 
 
 class Modifying:
-    """Edits files, at most `max_files` at a time; another waits at most `wait_seconds` for its turn."""
+    """Edits files, at most `max_files` at a time, that take up at most `max_bytes` before and after; another waits at
+    most `wait_seconds` for its turn.
+    """
 
-    def __init__(self, limits: Limits, *, max_files: int, wait_seconds: float) -> None:
+    def __init__(self, limits: Limits, *, max_files: int, max_bytes: int, wait_seconds: float) -> None:
         self._limits = limits
+        self._room = Room(max_bytes, wait_seconds=wait_seconds)
         self._places = asyncio.Semaphore(max_files)
         self._wait_seconds = wait_seconds
 
     @asynccontextmanager
     async def edited(self, chunks: AsyncIterable[bytes], edits: Edits) -> AsyncGenerator[EditedFile, None]:
-        """The edited file, which takes up its place until the context is left.
+        """The edited file, which takes up its room until the context is left.
 
         Raises OVERLOADED, INVALID_FIELD, EDIT_REFUSED, CHARSET_CONFLICT, what reading the file raises, and what
         `chunks` raises.
         """
         # Wrong edits are told before the file is waited for.
         plan(edits)
-        await self._take_place()
-        try:
-            yield await in_worker(_edit, await _collect(chunks), edits, self._limits)
-        finally:
-            self._places.release()
+        with self._room.share() as share:
+            data = await _collect(chunks, share)
+            async with self._place():
+                # Results may be larger than what they were made of, and take up room as long as they are not taken.
+                await share.grow(0)
+                file = await in_worker(_edit, data, edits, self._limits)
+            share.become(file.size_bytes)
+            del data
+            yield file
 
-    async def _take_place(self) -> None:
+    @asynccontextmanager
+    async def _place(self) -> AsyncGenerator[None, None]:
         try:
             async with asyncio.timeout(self._wait_seconds):
                 await self._places.acquire()
         except TimeoutError as error:
-            raise ServiceError(
-                Reason.OVERLOADED,
-                "As many files are being edited as the service holds in memory. Retry.",
-                metadata={"limit": "MAX_FILES_IN_MEMORY"},
-                retry_after=5,
-            ) from error
+            raise overloaded() from error
+        try:
+            yield
+        finally:
+            self._places.release()
 
 
-async def _collect(chunks: AsyncIterable[bytes]) -> bytes:
+async def _collect(chunks: AsyncIterable[bytes], share: Share) -> bytes:
     collected = bytearray()
     async with opened(chunks) as iterator:
         async for chunk in iterator:
+            await share.grow(len(chunk))
             collected += chunk
     return bytes(collected)
 

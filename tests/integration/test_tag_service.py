@@ -229,10 +229,14 @@ async def test_every_rpc_asks_for_a_token(call, method):
 
 
 async def test_one_file_too_many_to_edit_is_told_to_come_again(stack, channel, call):
-    """While as many files are edited as fit in memory, another is told when to retry; afterwards it is edited."""
+    """While as much is edited as fits in memory, another is told when to retry; afterwards it is edited. A file that
+    has not come yet does not count.
+    """
     stub = tag_service_pb2_grpc.TagServiceStub(channel)
     slow = stub.ModifyTags(metadata=(("authorization", f"Bearer {stack.token()}"),), timeout=DEADLINE)
     await slow.write(tag_service_pb2.ModifyTagsRequest(file=httpbody_pb2.HttpBody(data=CT[:1000])))
+    assert await whole(call("ModifyTags", CT))
+    await slow.write(tag_service_pb2.ModifyTagsRequest(file=httpbody_pb2.HttpBody(data=bytes(2 * MIB - 20_000))))
     error = await refusal(call("ModifyTags", CT))
     assert error.reason is Reason.OVERLOADED
     assert error.retry_after

@@ -4,12 +4,14 @@ import asyncio
 import hashlib
 import json
 import threading
+import time
 
 import pytest
 
 from service_runtime.errors import InvalidFieldError, Reason, ServiceError
 from tag_service.domain.edits import Edits
 from tag_service.domain.limits import Limits
+from tag_service.use_cases import modifying as modifying_module
 from tag_service.use_cases.feeding import in_worker
 from tag_service.use_cases.modifying import Modifying
 from tag_service.use_cases.reading import read_all_tags, read_tags, validate
@@ -39,6 +41,25 @@ class Upload:
                 raise self.fails
         finally:
             self.closed = True
+
+
+class Stalled(Upload):
+    """An upload that stands still after its first piece."""
+
+    def __init__(self, piece):
+        super().__init__([piece])
+
+    async def __aiter__(self):
+        async for piece in super().__aiter__():
+            yield piece
+        await asyncio.sleep(3600)
+
+
+async def size_of(modifying, upload):
+    """Has a file edited; the size of what comes back."""
+    async with modifying.edited(upload, Edits()) as edited:
+        await asyncio.sleep(0)
+        return edited.size_bytes
 
 
 @pytest.mark.parametrize("size", [500, 5000, 100_000])
@@ -76,7 +97,7 @@ async def test_a_file_is_read_to_its_end_to_be_checked():
 
 async def test_an_edited_file_comes_with_size_and_digest():
     """The pieces are the edited file, and its size and SHA-256 are known before the first of them."""
-    modifying = Modifying(LIMITS, max_files=1, wait_seconds=1)
+    modifying = Modifying(LIMITS, max_files=1, max_bytes=1_000_000, wait_seconds=1)
     upload = Upload(cut(EXPLICIT.file(*plain(EXPLICIT)[:8], EXPLICIT.element(0x7FE00010, "OW", bytes(600_000))), 9000))
     async with modifying.edited(upload, Edits(patient_id="MRN9")) as edited:
         pieces = list(edited.pieces())
@@ -89,32 +110,75 @@ async def test_an_edited_file_comes_with_size_and_digest():
 async def test_wrong_edits_are_told_before_the_file_is_read():
     """Nothing of the file is asked for when the edits are wrong already."""
     upload = Upload([EXPLICIT.file(*plain(EXPLICIT))])
-    modifying = Modifying(LIMITS, max_files=1, wait_seconds=1)
+    modifying = Modifying(LIMITS, max_files=1, max_bytes=1_000_000, wait_seconds=1)
     with pytest.raises(InvalidFieldError):
         async with modifying.edited(upload, Edits(study_date="yesterday")):
             pass
     assert upload.asked == 0
 
 
-async def test_only_so_many_files_are_edited_at_a_time():
-    """One too many waits, then is told to come again; a place that is given back is taken."""
-    modifying = Modifying(LIMITS, max_files=1, wait_seconds=0.05)
-    data = [EXPLICIT.file(*plain(EXPLICIT))]
-    waiting = Upload(data)
-    async with modifying.edited(Upload(data), Edits()):
+async def test_files_that_are_edited_take_up_room_until_they_are_taken():
+    """One too many waits, then is told to come again; room that is given back is taken."""
+    data = EXPLICIT.file(*plain(EXPLICIT))
+    modifying = Modifying(LIMITS, max_files=9, max_bytes=len(data) + 100, wait_seconds=0.05)
+    async with modifying.edited(Upload([data]), Edits()):
         with pytest.raises(ServiceError) as raised:
-            async with modifying.edited(waiting, Edits()):
+            async with modifying.edited(Upload(cut(data, 90)), Edits()):
                 pass
-    assert (raised.value.reason, raised.value.retry_after) == (Reason.OVERLOADED, 5)
-    assert waiting.asked == 0
-    async with modifying.edited(waiting, Edits()):
-        assert waiting.asked == 1
+        assert (raised.value.reason, raised.value.retry_after) == (Reason.OVERLOADED, 5)
+        waiting = asyncio.create_task(size_of(modifying, Upload(cut(data, 90))))
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+    assert await waiting > 0
+
+
+async def test_senders_who_stand_still_keep_nobody_out():
+    """Files that have begun to come take up what came of them, and no place."""
+    data = EXPLICIT.file(*plain(EXPLICIT))
+    modifying = Modifying(LIMITS, max_files=1, max_bytes=2 * len(data), wait_seconds=0.05)
+    still = [asyncio.create_task(size_of(modifying, Stalled(data[:20]))) for _ in range(10)]
+    await asyncio.sleep(0.01)
+    assert await size_of(modifying, Upload([data])) > 0
+    for task in still:
+        task.cancel()
+    await asyncio.gather(*still, return_exceptions=True)
+
+
+async def test_of_files_that_have_no_room_together_the_first_comes_to_its_end():
+    """However many come in at once and fill the room with their beginnings, none keeps all from being edited."""
+    data = EXPLICIT.file(*plain(EXPLICIT))
+    modifying = Modifying(LIMITS, max_files=1, max_bytes=len(data), wait_seconds=5)
+    sizes = await asyncio.gather(*(size_of(modifying, Upload(cut(data, 50))) for _ in range(10)))
+    assert all(sizes)
+
+
+async def test_only_so_many_files_are_edited_at_a_time(monkeypatch):
+    """Editing takes more than the file itself takes, so it is done for a few at a time."""
+    running, most, lock = 0, 0, threading.Lock()
+
+    def rewrite(*arguments):
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.01)
+        try:
+            return edits_made(*arguments)
+        finally:
+            with lock:
+                running -= 1
+
+    edits_made = modifying_module.rewrite
+    monkeypatch.setattr(modifying_module, "rewrite", rewrite)
+    modifying = Modifying(LIMITS, max_files=2, max_bytes=1_000_000, wait_seconds=5)
+    await asyncio.gather(*(size_of(modifying, Upload([EXPLICIT.file(*plain(EXPLICIT))])) for _ in range(8)))
+    assert most == 2
 
 
 @pytest.mark.parametrize("broken", [b"no DICOM at all " * 99, b""])
 async def test_a_failed_edit_gives_its_place_back(broken):
     """A file that cannot be edited, or an upload that breaks, does not take up its place for ever."""
-    modifying = Modifying(LIMITS, max_files=1, wait_seconds=0.05)
+    modifying = Modifying(LIMITS, max_files=1, max_bytes=2000, wait_seconds=0.05)
     for _ in range(3):
         with pytest.raises(ServiceError) as raised:
             async with modifying.edited(Upload([broken] if broken else []), Edits()):
