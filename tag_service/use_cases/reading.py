@@ -1,12 +1,17 @@
 """Reading and checking a file while it arrives. Nothing of it is kept but the answer."""
 
 from collections.abc import AsyncIterable
+from typing import Final
 
+from service_runtime.errors import Reason, ServiceError
 from tag_service.domain.dicom_json import JsonWriter
-from tag_service.domain.limits import Limits
+from tag_service.domain.limits import MIB, Limits
 from tag_service.domain.reading import Header, HeaderReader
 from tag_service.domain.validation import Validator, Verdict
 from tag_service.use_cases.feeding import INLINE_BYTES, feed, in_worker, opened
+
+# Envoy takes an answer of 32 MiB, and its framing.
+_ANSWER_BYTES: Final = 32 * MIB - 1024
 
 
 async def read_tags(chunks: AsyncIterable[bytes], limits: Limits) -> Header:
@@ -25,7 +30,9 @@ async def read_tags(chunks: AsyncIterable[bytes], limits: Limits) -> Header:
 
 
 async def read_all_tags(chunks: AsyncIterable[bytes], limits: Limits) -> bytes:
-    """Every attribute as the DICOM JSON model, in UTF-8. Raises as `read_tags`."""
+    """Every attribute as the DICOM JSON model, in UTF-8. Raises as `read_tags`, STRUCTURE_LIMIT also where the answer
+    would be larger than one may be.
+    """
     writer = JsonWriter(limits)
     async with opened(chunks) as iterator:
         async for chunk in iterator:
@@ -33,7 +40,14 @@ async def read_all_tags(chunks: AsyncIterable[bytes], limits: Limits) -> bytes:
 
     def finish() -> bytes:
         writer.close()
-        return writer.text().encode("utf-8")
+        data = writer.text().encode("utf-8")
+        if len(data) > _ANSWER_BYTES:
+            raise ServiceError(
+                Reason.STRUCTURE_LIMIT,
+                f"All attributes of the file make more than {_ANSWER_BYTES} bytes of JSON. Read the 20 of ReadTags.",
+                metadata={"limit": "answer bytes", "limit_bytes": str(_ANSWER_BYTES)},
+            )
+        return data
 
     return await in_worker(finish)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import struct
 from pathlib import Path
 
 import httpx
@@ -126,3 +127,18 @@ async def test_every_viewer_may_use_the_tag_service(client: Client, stack) -> No
     """A good token is enough."""
     viewer = client.with_token(stack.token(role="viewer"))
     assert (await post(viewer, "read-tags", sample_bytes("CT_small.dcm"))).status_code == 200
+
+
+async def test_an_answer_too_large_for_http_is_told_so(client: Client) -> None:
+    """A file whose attributes make too long a JSON is refused with a reason, and can be read otherwise."""
+    file = fresh_file()
+    pixels = file.content.rindex(b"\xe0\x7f\x10\x00")
+    # A backslash makes an empty value of its own, which is `null` in JSON.
+    values = b"\\" * 65_000
+    many = b"".join(struct.pack("<HH2sH", 0x0051, 0x1000 + n, b"LO", len(values)) + values for n in range(110))
+    content = file.content[:pixels] + many
+    answer = await post(client, "read-all-tags", content)
+    assert answer.status_code == 400, answer.status_code
+    body = expect_error(answer, 400, "STRUCTURE_LIMIT")
+    assert body["details"][0]["metadata"]["limit"] == "answer bytes"
+    assert (await post(client, "read-tags", content)).json()["tags"]["PatientID"] == file.patient_id
