@@ -39,4 +39,6 @@ async def in_worker(work: Callable[..., ResultT], *arguments: object) -> ResultT
         return await asyncio.shield(running)
     except asyncio.CancelledError:
         await asyncio.wait([running])
+        if not running.cancelled():
+            running.exception()  # looked at, so that it does not pass for a defect that nobody noticed
         raise

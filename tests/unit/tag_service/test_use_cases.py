@@ -1,6 +1,7 @@
 """Files that arrive in chunks: how far they are read, and how many are edited at a time."""
 
 import asyncio
+import gc
 import hashlib
 import json
 import threading
@@ -204,3 +205,30 @@ async def test_a_cancelled_caller_waits_for_its_worker():
     with pytest.raises(asyncio.CancelledError):
         await task
     assert done.is_set()
+
+
+async def test_what_a_worker_raises_for_a_cancelled_caller_is_no_defect():
+    """A file that turns out to be broken when nobody waits for it any more is nothing to report."""
+    begun, go, unnoticed = threading.Event(), threading.Event(), []
+
+    def work():
+        begun.set()
+        go.wait(5)
+        raise ServiceError(Reason.MALFORMED_DICOM, "Broken.")
+
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: unnoticed.append(context))
+    try:
+        task = asyncio.create_task(in_worker(work))
+        await asyncio.to_thread(begun.wait, 5)
+        task.cancel()
+        await asyncio.sleep(0.05)
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        del task
+        gc.collect()
+        await asyncio.sleep(0)
+    finally:
+        loop.set_exception_handler(None)
+    assert unnoticed == []
