@@ -18,6 +18,7 @@ from pacs_gateway.settings import GatewaySettings
 from pacs_gateway.use_cases.deletions import Deletions
 from pacs_gateway.use_cases.health import Health
 from pacs_gateway.use_cases.registry import Registry
+from pacs_gateway.use_cases.streams import Keeping
 from pacs_gateway.use_cases.studies import Studies
 from pacs_gateway.use_cases.upload_logs import UploadLogBook
 from pacs_gateway.use_cases.uploads import Uploads
@@ -28,6 +29,7 @@ from ris.pacs.v1 import (
     upload_service_pb2_grpc,
 )
 from service_runtime.server import Service
+from service_runtime.uploads import MIB
 
 
 def now() -> datetime:
@@ -59,6 +61,7 @@ async def gateway(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
                 tag_service=tag_service,
                 clock=now,
                 unknown=settings.unknown_patients,
+                keeping=Keeping(settings.max_beginnings_in_memory_mb * MIB),
             ),
             log_book=UploadLogBook(database=database),
             limits=settings.upload_limits,

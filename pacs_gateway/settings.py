@@ -20,6 +20,9 @@ class GatewaySettings(RuntimeSettings):
 
     tag_service_target: str = Field(min_length=1)
 
+    # What is kept of the files under way until it is known whose they are.
+    max_beginnings_in_memory_mb: int = Field(default=256, ge=1)
+
     unknown_patients: UnknownPatients = UnknownPatients.CREATE
     # How many studies one list may look through before it asks for narrower filters.
     max_studies_listed: int = Field(default=20_000, ge=1)

@@ -7,26 +7,53 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from typing import Any, TypeVar
 
 from pacs_gateway.domain.study import Fingerprint
+from service_runtime.errors import Reason, ServiceError
 
 T = TypeVar("T")
+
+
+class Keeping:
+    """How many bytes all beginnings together may take up while they are kept."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._held = 0
+
+    def take(self, size_bytes: int) -> None:
+        """Takes up so many bytes more. Raises OVERLOADED."""
+        if self._held + size_bytes > self._max_bytes:
+            raise ServiceError(
+                Reason.OVERLOADED,
+                "The beginnings of all the files under way take up as much memory as they may. Retry.",
+                metadata={"limit": "MAX_BEGINNINGS_IN_MEMORY_MB"},
+                retry_after=5,
+            )
+        self._held += size_bytes
+
+    def give_back(self, size_bytes: int) -> None:
+        """Takes them up no more."""
+        self._held -= size_bytes
 
 
 class Replayable:
     """Chunks whose beginning can be read twice: first by who wants to know what it is, then by who wants all of it.
 
-    What the first reader took is kept until the second one gets it. tag_service answers once it has seen the header,
-    and limits the size of headers, so that is little. The first reader may leave, or be cancelled, while it waits for a
-    chunk: that chunk is the second one's then. To be closed, with `aclose`.
+    What the first reader took is kept until the second one gets it. That is little, for tag_service answers once it
+    has seen the identifiers; but a file may have any amount of bulk data before them, so `keeping` bounds it. The first
+    reader may leave, or be cancelled, while it waits for a chunk: that chunk is the second one's then. To be closed,
+    with `aclose`.
     """
 
-    def __init__(self, chunks: AsyncIterable[bytes]) -> None:
+    def __init__(self, chunks: AsyncIterable[bytes], keeping: Keeping) -> None:
         self._source = aiter(chunks)
+        self._keeping = keeping
         self._kept: list[bytes] = []
         self._coming: asyncio.Task[bytes | None] | None = None
 
     async def beginning(self) -> AsyncGenerator[bytes, None]:
-        """The chunks, as far as the reader goes."""
+        """The chunks, as far as the reader goes. Raises OVERLOADED where there is no room to keep them."""
         while (chunk := await self._next()) is not None:
+            self._keeping.take(len(chunk))
             self._kept.append(chunk)
             yield chunk
 
@@ -34,12 +61,16 @@ class Replayable:
         """The chunks from the first to the last."""
         self._kept.reverse()
         while self._kept:
-            yield self._kept.pop()
-        while (chunk := await self._next()) is not None:
+            chunk = self._kept.pop()
+            self._keeping.give_back(len(chunk))
             yield chunk
+        while (later := await self._next()) is not None:
+            yield later
 
     async def aclose(self) -> None:
-        """Asks the source for nothing any more. The source itself is not closed."""
+        """Asks the source for nothing any more, and keeps nothing. The source itself is not closed."""
+        self._keeping.give_back(sum(map(len, self._kept)))
+        self._kept.clear()
         if self._coming is not None:
             self._coming.cancel()
             await asyncio.wait([self._coming])

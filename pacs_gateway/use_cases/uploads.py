@@ -31,7 +31,7 @@ from pacs_gateway.domain.tags import DicomTags
 from pacs_gateway.domain.upload import FileStatus, PatientMatch, StoredFile, UnknownPatients, UploadOptions
 from pacs_gateway.domain.upload_log import LoggedFile, UploadLog
 from pacs_gateway.use_cases.ports import Clock, Database, Pacs, TagService, UnitOfWork
-from pacs_gateway.use_cases.streams import Measured, Replayable, to_the_end
+from pacs_gateway.use_cases.streams import Keeping, Measured, Replayable, to_the_end
 from service_runtime.errors import Reason, ServiceError, not_found
 
 log = structlog.get_logger()
@@ -48,13 +48,21 @@ class Uploads:
     """Opens uploads."""
 
     def __init__(
-        self, *, database: Database, pacs: Pacs, tag_service: TagService, clock: Clock, unknown: UnknownPatients
+        self,
+        *,
+        database: Database,
+        pacs: Pacs,
+        tag_service: TagService,
+        clock: Clock,
+        unknown: UnknownPatients,
+        keeping: Keeping,
     ) -> None:
         self.database = database
         self.pacs = pacs
         self.tag_service = tag_service
         self.clock = clock
         self.unknown = unknown
+        self.keeping = keeping
 
     async def open(self, options: UploadOptions, *, by: UUID) -> "Upload":
         """An upload of one or more files by a user.
@@ -100,6 +108,7 @@ class Upload:
         self._tag_service = uploads.tag_service
         self._clock = uploads.clock
         self._unknown = uploads.unknown
+        self._keeping = uploads.keeping
         self._options = options
         self._by = by
         self._patient = patient
@@ -111,11 +120,11 @@ class Upload:
         nothing of the file is in the PACS, unless the error says UNAVAILABLE, which asks for sending it again.
         """
         began = time.monotonic()
-        async with aclosing(Replayable(chunks)) as source:
+        async with aclosing(Replayable(chunks, self._keeping)) as source:
             original = await self._tag_service.read_tags(source.beginning())
             # Also without edits: tag_service sees to the end of the file, and so finds one that is cut short.
             edited = self._tag_service.modify(source.whole(), self._edits)
-            async with aclosing(edited), aclosing(Replayable(edited)) as body:
+            async with aclosing(edited), aclosing(Replayable(edited, self._keeping)) as body:
                 tags = original if self._edits.is_empty else await self._tag_service.read_tags(body.beginning())
                 accepted = await self._accept(name, original, tags, began)
                 measured = Measured(body.whole())

@@ -21,6 +21,7 @@ from pacs_gateway.domain.tags import DicomTags, Edits
 from pacs_gateway.domain.upload import StoredFile, UnknownPatients, UploadOptions
 from pacs_gateway.domain.upload_log import UploadLog
 from pacs_gateway.use_cases.deletions import Deletions
+from pacs_gateway.use_cases.streams import Keeping
 from pacs_gateway.use_cases.studies import Studies
 from pacs_gateway.use_cases.uploads import Uploads
 from service_runtime.errors import Reason, ServiceError
@@ -335,6 +336,7 @@ class World:
             tag_service=self.tag_service,
             clock=self.clock,
             unknown=unknown,
+            keeping=Keeping(1_000_000),
         )
 
     async def send(

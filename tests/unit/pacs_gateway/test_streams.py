@@ -3,14 +3,20 @@
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterable
 
 import pytest
 
-from pacs_gateway.use_cases.streams import Measured, Replayable, to_the_end
+from pacs_gateway.use_cases.streams import Keeping, Measured, Replayable, to_the_end
+from service_runtime.errors import Reason, ServiceError
 from tests.unit.pacs_gateway.fakes import chunks_of
 
 CONTENT = bytes(range(256)) * 4
+
+
+def replayable(chunks: AsyncIterable[bytes], *, max_bytes: int = 1_000_000) -> Replayable:
+    """The chunks, with room enough to keep them."""
+    return Replayable(chunks, Keeping(max_bytes))
 
 
 async def joined(chunks: AsyncGenerator[bytes, None] | Measured) -> bytes:
@@ -22,7 +28,7 @@ async def joined(chunks: AsyncGenerator[bytes, None] | Measured) -> bytes:
 @pytest.mark.parametrize("taken", [0, 1, 3, 10_000])
 async def test_the_whole_is_what_came_however_much_was_looked_at(size: int, taken: int) -> None:
     """The second reader gets every byte once and in order, from wherever the first one left."""
-    source = Replayable(chunks_of(CONTENT, size))
+    source = replayable(chunks_of(CONTENT, size))
     looked_at = b""
     beginning = source.beginning()
     for _ in range(taken):
@@ -45,7 +51,7 @@ async def test_the_beginning_reads_no_further_than_its_reader() -> None:
             read += 1
             yield b"x"
 
-    beginning = Replayable(counted()).beginning()
+    beginning = replayable(counted()).beginning()
     await anext(beginning)
     await anext(beginning)
     assert read == 2
@@ -53,7 +59,7 @@ async def test_the_beginning_reads_no_further_than_its_reader() -> None:
 
 async def test_what_was_looked_at_is_let_go_once_it_is_read() -> None:
     """The kept front of a file is not kept beyond its second reading."""
-    source = Replayable(chunks_of(CONTENT, 100))
+    source = replayable(chunks_of(CONTENT, 100))
     await joined(source.beginning())
     whole = source.whole()
     for _ in range(5):
@@ -69,7 +75,7 @@ async def test_a_source_that_breaks_off_breaks_its_readers(looking: bool) -> Non
         yield b"a"
         raise ConnectionError
 
-    source = Replayable(breaking())
+    source = replayable(breaking())
     with pytest.raises(ConnectionError):
         await joined(source.beginning() if looking else source.whole())
 
@@ -95,7 +101,7 @@ class Slow:
 async def test_a_chunk_whose_first_reader_left_is_the_second_ones(moment: str) -> None:
     """A reader that is cancelled while it waits takes no byte with it, whenever the byte comes."""
     slow = Slow()
-    source = Replayable(slow)
+    source = replayable(slow)
     slow.chunks.put_nowait(b"a")
     beginning = source.beginning()
     assert await anext(beginning) == b"a"
@@ -123,7 +129,7 @@ async def test_what_broke_the_source_breaks_the_second_reader_too() -> None:
         yield b"a"
         raise ConnectionError
 
-    source = Replayable(breaking())
+    source = replayable(breaking())
     with pytest.raises(ConnectionError):
         await joined(source.beginning())
     with pytest.raises(ConnectionError):
@@ -134,7 +140,7 @@ async def test_what_broke_the_source_breaks_the_second_reader_too() -> None:
 async def test_a_closed_way_asks_its_source_for_nothing_more() -> None:
     """Closing ends a wait for the source, and waits for that to be over; it may be closed when nothing waits."""
     slow = Slow()
-    source = Replayable(slow)
+    source = replayable(slow)
     beginning = source.beginning()
     waiting = asyncio.ensure_future(anext(beginning))
     await slow.asked.acquire()
@@ -145,7 +151,7 @@ async def test_a_closed_way_asks_its_source_for_nothing_more() -> None:
     slow.chunks.put_nowait(b"late")
     await asyncio.sleep(0)
     assert slow.chunks.qsize() == 1
-    await Replayable(chunks_of(CONTENT)).aclose()
+    await replayable(chunks_of(CONTENT)).aclose()
 
 
 async def test_the_measure_is_of_all_that_passed() -> None:
@@ -260,3 +266,20 @@ async def test_the_measure_is_complete_at_the_end() -> None:
     assert not measured.complete
     assert await anext(reading, None) is None
     assert measured.complete
+
+
+async def test_beginnings_have_only_so_much_room_together() -> None:
+    """What all readers look at is kept within one bound: past it, a file is to come again, and others still fit."""
+    keeping = Keeping(1000)
+    first, second = Replayable(chunks_of(b"a" * 600, 100), keeping), Replayable(chunks_of(b"b" * 600, 100), keeping)
+    await joined(first.beginning())
+    with pytest.raises(ServiceError) as refused:
+        await joined(second.beginning())
+    assert refused.value.reason is Reason.OVERLOADED
+    assert refused.value.retry_after
+    await second.aclose()
+    assert await joined(first.whole()) == b"a" * 600
+    third = Replayable(chunks_of(b"c" * 1000, 100), keeping)
+    assert await joined(third.beginning()) == b"c" * 1000
+    await third.aclose()
+    assert await joined(Replayable(chunks_of(b"d" * 1000, 100), keeping).beginning()) == b"d" * 1000
