@@ -7,9 +7,10 @@ from uuid import UUID
 
 from pacs_gateway.bootstrap import gateway, registry_of
 from pacs_gateway.domain.registry import Role, UserEntry
-from pacs_gateway.settings import GatewaySettings
+from pacs_gateway.settings import DatabaseSettings, GatewaySettings
 from service_runtime.errors import ServiceError
 from service_runtime.server import run
+from service_runtime.settings import from_environment
 
 
 def main() -> int:
@@ -22,20 +23,20 @@ def main() -> int:
     add.add_argument("--full-name", required=True)
     add.add_argument("--role", type=Role, choices=list(Role), required=True)
     arguments = parser.parse_args()
-    settings = GatewaySettings()
     if arguments.command is None:
+        settings = from_environment(GatewaySettings)
         run("pacs_gateway", settings.pacs_gateway_listen, settings, gateway)
         return 0
     user = UserEntry(arguments.username, arguments.full_name, arguments.role, is_active=True, id=arguments.id)
     try:
-        asyncio.run(add_user(settings, user))
+        asyncio.run(add_user(from_environment(DatabaseSettings), user))
     except ServiceError as error:
         print(error.message, file=sys.stderr)  # noqa: T201 - a command's way to say what went wrong
         return 1
     return 0
 
 
-async def add_user(settings: GatewaySettings, user: UserEntry) -> None:
+async def add_user(settings: DatabaseSettings, user: UserEntry) -> None:
     """Adds or changes the user in the database."""
     async with registry_of(settings) as registry:
         await registry.upsert_users([user])

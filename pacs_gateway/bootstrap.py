@@ -14,7 +14,7 @@ from pacs_gateway.api.registry_service import RegistryServicer
 from pacs_gateway.api.roles import PUBLIC, UserGatekeeper
 from pacs_gateway.api.study_service import StudyServicer
 from pacs_gateway.api.upload_service import UploadServicer
-from pacs_gateway.settings import GatewaySettings
+from pacs_gateway.settings import DatabaseSettings, GatewaySettings
 from pacs_gateway.use_cases.deletions import Deletions
 from pacs_gateway.use_cases.health import Health
 from pacs_gateway.use_cases.registry import Registry
@@ -94,7 +94,7 @@ async def gateway(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
 
 
 @asynccontextmanager
-async def registry_of(settings: GatewaySettings) -> AsyncGenerator[Registry, None]:
+async def registry_of(settings: DatabaseSettings) -> AsyncGenerator[Registry, None]:
     """The registry alone, for commands."""
     database = _database(settings)
     try:
@@ -103,5 +103,5 @@ async def registry_of(settings: GatewaySettings) -> AsyncGenerator[Registry, Non
         await database.close()
 
 
-def _database(settings: GatewaySettings) -> PostgresDatabase:
+def _database(settings: DatabaseSettings) -> PostgresDatabase:
     return PostgresDatabase(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)

@@ -3,20 +3,24 @@
 from pydantic import Field, SecretStr
 
 from pacs_gateway.domain.upload import UnknownPatients
-from service_runtime.settings import RuntimeSettings
+from service_runtime.settings import RuntimeSettings, Settings
 
 
-class GatewaySettings(RuntimeSettings):
-    """Each field is the environment variable of its name in capitals."""
+class DatabaseSettings(Settings):
+    """What commands on the database must be told."""
+
+    database_url: SecretStr
+    database_pool_size: int = Field(default=10, ge=2, le=100)
+
+
+class GatewaySettings(DatabaseSettings, RuntimeSettings):
+    """What the service must be told."""
 
     pacs_gateway_listen: str = "0.0.0.0:50052"
 
     orthanc_url: str = Field(pattern=r"^https?://[^/?#]+")
     orthanc_username: str = ""
     orthanc_password: SecretStr = SecretStr("")
-
-    database_url: SecretStr
-    database_pool_size: int = Field(default=10, ge=2, le=100)
 
     tag_service_target: str = Field(min_length=1)
 

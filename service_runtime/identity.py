@@ -55,6 +55,10 @@ class TokenVerifier:
         self._audience = audience
         self._keys = KeySet(jwks)
 
+    async def check(self) -> None:
+        """Raises KEYS_UNAVAILABLE where no token could be checked."""
+        await self._keys.check()
+
     async def verify(self, metadata: Metadata) -> tuple[UUID, str]:
         """The user id and the token of a call's metadata.
 

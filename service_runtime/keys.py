@@ -41,6 +41,14 @@ class KeySet:
             raise _unavailable()
         return self._keys.get(kid)
 
+    async def check(self) -> None:
+        """Raises KEYS_UNAVAILABLE where there are no keys that may be used."""
+        if monotonic() - self._fetched_at > _LIFESPAN_SECONDS and monotonic() >= self._next_fetch_at:
+            async with self._fetching:
+                await self._fetch()
+        if monotonic() - self._fetched_at > _STALE_SECONDS:
+            raise _unavailable()
+
     def _is_due(self, kid: str) -> bool:
         now = monotonic()
         is_wanted = kid not in self._keys or now - self._fetched_at > _LIFESPAN_SECONDS

@@ -155,12 +155,15 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with build(settings) as service:
-        server, servicer = await _server_of(service, settings)
+        verifier = TokenVerifier(issuer=settings.auth_issuer, audience=settings.auth_audience, jwks=settings.auth_jwks)
+        server, servicer = await _server_of(service, settings, verifier)
         port = server.add_insecure_port(listen)
         await server.start()
         log.info("listening", address=listen, port=port)
         started(port)
-        readiness = asyncio.create_task(_tell_readiness(service, servicer, settings.readiness_interval_seconds))
+        readiness = asyncio.create_task(
+            _tell_readiness(service, verifier, servicer, settings.readiness_interval_seconds)
+        )
         try:
             await stop.wait()
             log.info("stopping")
@@ -176,10 +179,12 @@ async def serve(
     log.info("stopped")
 
 
-async def _server_of(service: Service, settings: RuntimeSettings) -> tuple[grpc.aio.Server, _Health]:
+async def _server_of(
+    service: Service, settings: RuntimeSettings, verifier: TokenVerifier
+) -> tuple[grpc.aio.Server, _Health]:
     """The server with everything on it, and the health that it tells, which is NOT_SERVING."""
     interceptor = CallInterceptor(
-        verifier=TokenVerifier(issuer=settings.auth_issuer, audience=settings.auth_audience, jwks=settings.auth_jwks),
+        verifier=verifier,
         gatekeeper=service.gatekeeper,
         public=service.public_methods,
         max_calls=settings.max_concurrent_rpcs,
@@ -235,12 +240,15 @@ class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # the library h
             task.cancel()
 
 
-async def _tell_readiness(service: Service, servicer: _Health, interval: float) -> None:
-    """Keeps the health of the process ("") and of its services as readiness has it, for ever."""
+async def _tell_readiness(service: Service, verifier: TokenVerifier, servicer: _Health, interval: float) -> None:
+    """Keeps the health of the process ("") and of its services as readiness has it, for ever: without keys to check
+    tokens with, no service is ready.
+    """
     known: bool | None = None
     while True:
         try:
             async with asyncio.timeout(_READY_TIMEOUT_SECONDS):
+                await verifier.check()
                 ready = await service.ready()
         except Exception as error:  # noqa: BLE001 - a probe that fails is an answer
             log.debug("readiness probe failed", **describe(error))

@@ -1,16 +1,37 @@
 """The settings that both services read from the environment, once, in their bootstrap."""
 
-from pydantic import Field
+import sys
+from typing import TypeVar
+
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service_runtime.uploads import MIB, UploadLimits
 
 
-class RuntimeSettings(BaseSettings):
+class Settings(BaseSettings):
     """Each field is the environment variable of its name in capitals. README.md explains them to operators."""
 
     # What is wrong with a setting is told without its value, which may be a password.
     model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def from_environment(kind: type[SettingsT]) -> SettingsT:
+    """The settings of the process. Where they are wrong, it ends with status 2 and a line for each that is."""
+    try:
+        return kind()
+    except ValidationError as error:
+        for wrong in error.errors(include_url=False, include_input=False, include_context=False):
+            name = "_".join(map(str, wrong["loc"])).upper()
+            print(f"{name}: {wrong['msg']}", file=sys.stderr)  # noqa: T201 - there is no log yet
+        sys.exit(2)
+
+
+class RuntimeSettings(Settings):
+    """What every service must be told."""
 
     workers: int = Field(default=1, ge=1, le=64)
     log_level: str = Field(default="info", pattern="(?i)^(debug|info|warning|error)$")

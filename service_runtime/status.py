@@ -68,6 +68,7 @@ _CODES: dict[StatusCode, tuple[Reason, ...]] = {
         Reason.TAG_SERVICE_UNAVAILABLE,
         Reason.OVERLOADED,
         Reason.KEYS_UNAVAILABLE,
+        Reason.GATEWAY_UNAVAILABLE,
     ),
     StatusCode.INTERNAL: (Reason.ORTHANC_ERROR, Reason.INTERNAL_ERROR),
 }

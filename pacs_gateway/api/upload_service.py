@@ -155,15 +155,15 @@ def _edits(request: _Options) -> Edits:
 
 def _log_filter(fields: Fields, request: upload_service_pb2.ListUploadLogsRequest) -> UploadLogFilter:
     uid, status = request.study_instance_uid, request.upload_status
+    since = fields.time("uploaded_from", request.uploaded_from) if request.HasField("uploaded_from") else None
+    until = fields.time("uploaded_until", request.uploaded_until) if request.HasField("uploaded_until") else None
+    if since is not None and until is not None and since > until:
+        fields.wrong("uploaded_until", "must not lie before uploaded_from")
     return UploadLogFilter(
         patient_id=fields.optional_uuid("patient_id", request.patient_id),
         order_id=fields.optional_uuid("order_id", request.order_id),
         study_instance_uid=fields.uid("study_instance_uid", uid) if uid else None,
         upload_status=fields.choice("upload_status", status, UploadStatus) if status else None,
-        uploaded_from=(
-            fields.time("uploaded_from", request.uploaded_from) if request.HasField("uploaded_from") else None
-        ),
-        uploaded_until=(
-            fields.time("uploaded_until", request.uploaded_until) if request.HasField("uploaded_until") else None
-        ),
+        uploaded_from=since,
+        uploaded_until=until,
     )

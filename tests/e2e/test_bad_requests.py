@@ -168,6 +168,11 @@ async def test_unknown_patients_and_orders_are_not_found(client: Client) -> None
         ("upload-logs", {"patient_id": "x"}, "patient_id"),
         ("upload-logs", {"upload_status": "lost"}, "upload_status"),
         ("upload-logs", {"uploaded_from": "yesterday"}, None),
+        (
+            "upload-logs",
+            {"uploaded_from": "2024-01-02T00:00:00Z", "uploaded_until": "2024-01-01T00:00:00Z"},
+            "uploaded_until",
+        ),
         ("upload-logs/42", {}, "id"),
     ],
 )

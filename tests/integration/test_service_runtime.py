@@ -52,14 +52,18 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    folder: Path, *, probe: Callable[[], Awaitable[bool]] | None = None, **changes: Any
+    folder: Path,
+    *,
+    probe: Callable[[], Awaitable[bool]] | None = None,
+    jwks: Path | None = None,
+    **changes: Any,
 ) -> AsyncIterator[Running]:
     """A running service with these settings."""
     key = development_key(folder)
     settings = RuntimeSettings(
         auth_issuer=ISSUER,
         auth_audience=AUDIENCE,
-        auth_jwks=str(key.jwks),
+        auth_jwks=str(jwks or key.jwks),
         readiness_interval_seconds=0.05,
         **changes,
     )
@@ -486,6 +490,17 @@ async def test_health_says_not_serving_until_ready_and_follows_readiness(tmp_pat
             service.parts.ready = ready
             await until_status(service, expected)
             await until_status(service, expected, "ris.pacs.v1.StudyService")
+
+
+async def test_service_without_keys_is_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that could check no token says NOT_SERVING, and SERVING once the keys are there."""
+    monkeypatch.setattr("service_runtime.keys._PAUSE_AFTER_FAILURE_SECONDS", 0.05)
+    later = tmp_path / "later.json"
+    async with running(tmp_path, jwks=later) as service:
+        await asyncio.sleep(0.3)
+        assert await service.status("") == "NOT_SERVING"
+        later.write_bytes(development_key(tmp_path).jwks.read_bytes())
+        await until_status(service, "SERVING")
 
 
 async def test_readiness_that_fails_or_hangs_is_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

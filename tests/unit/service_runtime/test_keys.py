@@ -233,3 +233,17 @@ async def test_known_keys_outlive_an_outage_for_an_hour(provider: Provider, cloc
     clock.ahead += 3
     assert await key_set.key("a")
     assert await key_set.key("new") is None
+
+
+async def test_a_set_is_checked_without_a_token(tmp_path: Path) -> None:
+    """Whether there are keys is told before any token asks for one, and again once they are there."""
+    path = tmp_path / "jwks.json"
+    source = KeySet(str(path))
+    with pytest.raises(ServiceError) as refused:
+        await source.check()
+    assert refused.value.reason is Reason.KEYS_UNAVAILABLE
+    path.write_bytes(a_set("a"))
+    source._next_fetch_at = 0
+    await source.check()
+    path.unlink()
+    await source.check()

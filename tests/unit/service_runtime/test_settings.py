@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from service_runtime.server import _expect_free
-from service_runtime.settings import RuntimeSettings
+from service_runtime.settings import RuntimeSettings, from_environment
 from service_runtime.uploads import MIB
 
 NEEDED = {"AUTH_ISSUER": "i", "AUTH_AUDIENCE": "a", "AUTH_JWKS": "/k"}
@@ -68,3 +68,19 @@ def test_port_is_known_to_be_taken_whatever_form_the_address_has(address: str) -
         with pytest.raises(OSError, match="in use"):
             _expect_free(listen)
     _expect_free(listen)
+
+
+def test_a_process_with_wrong_settings_ends_with_a_line_for_each(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is missing or wrong is told by its variable's name, without a traceback and without what was set."""
+    for name in RuntimeSettings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("WORKERS", "hunter2")
+    monkeypatch.setenv("AUTH_ISSUER", "i")
+    with pytest.raises(SystemExit) as ended:
+        from_environment(RuntimeSettings)
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert sorted(line.partition(":")[0] for line in told.splitlines()) == ["AUTH_AUDIENCE", "AUTH_JWKS", "WORKERS"]
+    assert "hunter2" not in told
