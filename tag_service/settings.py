@@ -15,7 +15,7 @@ class TagSettings(RuntimeSettings):
 
     # Editing holds whole files in memory.
     max_files_in_memory: int = Field(default=8, ge=1)
-    max_inflated_in_memory_mb: int = Field(default=512, ge=1)
+    max_inflated_in_memory_mb: int = Field(default=256, ge=1)
     memory_wait_seconds: float = Field(default=10, gt=0)
 
     max_dicom_depth: int = Field(default=100, ge=1, le=1000)
