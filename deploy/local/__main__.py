@@ -19,7 +19,7 @@ from deploy.local.people import USERS, user_with_role
 from deploy.local.ports import Ports, expect_free
 from deploy.local.process import ROOT, PartError
 from deploy.local.seed import add_user, seed
-from deploy.local.stack import Existing, Keep, Stack
+from deploy.local.stack import ALL_PARTS, Existing, Keep, Stack
 
 STATE = ROOT / ".run"
 
@@ -70,10 +70,18 @@ async def up(state: Path) -> int:
         shutil.rmtree(state / "logs", ignore_errors=True)
         settings = {"envoy": {"CORS_ORIGINS": os.environ.get("CORS_ORIGINS", "http://localhost:3000")}}
         async with Stack(
-            state, ports=ports, existing=existing, keep=Keep(_keys(state)), settings=settings, report=print
+            state,
+            ports=ports,
+            # The door opens last: who finds it open finds the demo's people there.
+            parts=[part for part in ALL_PARTS if part != "envoy"],
+            existing=existing,
+            keep=Keep(_keys(state)),
+            settings=settings,
+            report=print,
         ) as stack:
             if existing.database_url is None:
                 await seed(stack)
+            await stack.start("envoy")
             print(_welcome(stack, seeded=existing.database_url is None), flush=True)
             raise PartError(await stack.death())
 

@@ -1,26 +1,39 @@
-"""Puts the demo's users, patients and orders into the registry, the way a RIS does: over JSON, through Envoy."""
+"""Puts the demo's users, patients and orders into the registry, the way a RIS back end does: over gRPC."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
-import httpx
+import grpc
 
 from deploy.local.people import ORDERS, PATIENTS, USERS, user_with_role
 from deploy.local.process import PartError, python, python_environment, run_to_end
 from deploy.local.stack import Stack
+from ris.pacs.v1 import registry_service_pb2, registry_service_pb2_grpc
+
+_SECONDS = 30
 
 
 async def seed(stack: Stack) -> None:
-    """Makes the demo's people and orders known to the stack. Doing it again changes nothing. Raises PartError."""
-    headers = {"Authorization": f"Bearer {stack.token(role='admin')}"}
-    async with httpx.AsyncClient(base_url=stack.base_url, headers=headers, timeout=30) as client:
-        if (await client.get("/api/v1/registry/users")).is_error:
-            # The first user cannot come through the registry, which asks for a user who may.
-            await add_user(stack, role="admin")
-        await _put(client, "users", USERS)
-        await _put(client, "patients", PATIENTS)
-        await _put(client, "orders", ORDERS)
+    """Makes the demo's people and orders known to the gateway of the stack, which may have no Envoy yet. Doing it again
+    changes nothing. Raises PartError.
+    """
+    users = registry_service_pb2.UpsertUsersRequest(users=[registry_service_pb2.User(**asdict(user)) for user in USERS])
+    patients = registry_service_pb2.UpsertPatientsRequest(
+        patients=[registry_service_pb2.Patient(**asdict(patient)) for patient in PATIENTS]
+    )
+    orders = registry_service_pb2.UpsertOrdersRequest(
+        orders=[registry_service_pb2.Order(**asdict(order)) for order in ORDERS]
+    )
+    # The first user cannot come through the registry, which asks for a user who may.
+    await add_user(stack, role="admin")
+    metadata = (("authorization", f"Bearer {stack.token(role='admin')}"),)
+    async with grpc.aio.insecure_channel(stack.pacs_gateway_target) as channel:
+        registry = registry_service_pb2_grpc.RegistryServiceStub(channel)
+        try:
+            await registry.UpsertUsers(users, metadata=metadata, timeout=_SECONDS)
+            await registry.UpsertPatients(patients, metadata=metadata, timeout=_SECONDS)
+            await registry.UpsertOrders(orders, metadata=metadata, timeout=_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise PartError(f"The registry refused the demo's people: {error.code().name} {error.details()}") from None
 
 
 async def add_user(stack: Stack, *, role: str) -> None:
@@ -33,9 +46,3 @@ async def add_user(stack: Stack, *, role: str) -> None:
         log=stack.log("add-user"),
         env=python_environment(stack.gateway_settings),
     )
-
-
-async def _put(client: httpx.AsyncClient, kind: str, entries: Sequence[Any]) -> None:
-    answer = await client.put(f"/api/v1/registry/{kind}", json={kind: [asdict(entry) for entry in entries]})
-    if answer.is_error:
-        raise PartError(f"The registry refused the demo's {kind}: HTTP {answer.status_code} {answer.text}")

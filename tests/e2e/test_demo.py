@@ -95,12 +95,17 @@ def test_a_stack_that_is_told_to_stop_leaves_nothing_behind(tmp_path: Path, numb
         "ORTHANC_PORT": ports.orthanc,
     }
     env = environment(MARK=mark, **{name: str(port) for name, port in settings.items()})
-    words = command("up", "--state", str(tmp_path / "run"))
+    state = ("--state", str(tmp_path / "run"))
+    words = command("up", *state)
     with (tmp_path / "out").open("w") as out:
         process = subprocess.Popen(words, env=env, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT)
         try:
             if when == "up":
-                wait_for_answer(f"http://127.0.0.1:{ports.envoy}/api/v1/dicom/health", process, seconds=60)
+                url = f"http://127.0.0.1:{ports.envoy}/api/v1/dicom"
+                wait_for_answer(f"{url}/health", process, seconds=60)
+                # Whoever finds the door open is a user already.
+                token = subprocess.check_output(command("token", *state), env=env, text=True, cwd=ROOT).strip()
+                assert httpx.get(f"{url}/studies", headers={"Authorization": f"Bearer {token}"}).is_success
             else:
                 time.sleep(1.5)
             assert process.poll() is None, (tmp_path / "out").read_text()
