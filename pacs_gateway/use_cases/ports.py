@@ -50,7 +50,7 @@ class Pacs(Protocol):
         """Deletes an instance; no error where there is none."""
 
     async def find_studies(self, wanted: StudyFilter, *, limit: int) -> Sequence[PacsStudy]:
-        """The studies that match, in no order. Raises TOO_MANY_STUDIES where Orthanc knows of more than `limit`."""
+        """The studies that match, at most `limit`, in no order: who must know that these are all asks for one more."""
 
     async def counts(self, study_uids: Collection[str]) -> Mapping[str, Counts]:
         """What the studies hold, by StudyInstanceUID, in one call however many they are."""

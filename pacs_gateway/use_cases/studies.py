@@ -5,14 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from pacs_gateway.domain.identifiers import is_uid
 from pacs_gateway.domain.paging import Page, PageRequest
 from pacs_gateway.domain.study import Counts, PacsSeries, PacsStudy, Study, StudyFilter, StudyOrder
 from pacs_gateway.use_cases.ports import Database, Pacs
 from service_runtime.errors import InvalidFieldError, Reason, ServiceError, Violation, not_found
 
 NEWEST_FIRST = (StudyOrder("study_date", descending=True), StudyOrder("study_time", descending=True))
-# An identifier that answers to more studies than a few is no identifier.
-_SAME_IDENTIFIER = 10
+# An identifier that answers to more than one study is no identifier.
+_SAME_IDENTIFIER = 2
+_NO_COUNTS = Counts((), 0, 0)
 # In how many of a study's series a picture is looked for before it counts as one that cannot be shown.
 _SERIES_TRIED = 20
 
@@ -40,13 +42,18 @@ class Studies:
         """A page of the studies that match, in that order. Orthanc is asked a fixed number of times, however many
         studies there are. Raises TOO_MANY_STUDIES.
         """
-        found = _sorted(await self._pacs.find_studies(wanted, limit=self._max_listed), order)
+        found = _sorted(await self._all(wanted), order)
         start = _start(found, request.after)
         shown = found[start : start + request.limit]
         counts = await self._pacs.counts([study.study_instance_uid for study in shown])
-        # A study that was deleted between the two questions is left out.
+        # A study that was deleted between the two questions is left out; one whose UID is none, and so cannot be asked
+        # about, is shown without counts.
         items = await self._with_ris(
-            [(study, counts[uid]) for study in shown if (uid := study.study_instance_uid) in counts]
+            [
+                (study, counts.get(uid, _NO_COUNTS))
+                for study in shown
+                if (uid := study.study_instance_uid) in counts or not is_uid(uid)
+            ]
         )
         end = start + len(shown)
         more = end < len(found)
@@ -80,6 +87,17 @@ class Studies:
             if png is not None:
                 return Picture(png, f'"{hashlib.sha256(png).hexdigest()}"')
         raise ServiceError(Reason.THUMBNAIL_NOT_AVAILABLE, "The study holds nothing that can be shown as a picture.")
+
+    async def _all(self, wanted: StudyFilter) -> Sequence[PacsStudy]:
+        """Every study that matches: a list that is cut short must not pass for a whole one."""
+        found = await self._pacs.find_studies(wanted, limit=self._max_listed + 1)
+        if len(found) > self._max_listed:
+            raise ServiceError(
+                Reason.TOO_MANY_STUDIES,
+                f"More than MAX_STUDIES_LISTED, {self._max_listed} studies, match. Narrow the filters.",
+                metadata={"limit": "MAX_STUDIES_LISTED", "limit_studies": str(self._max_listed)},
+            )
+        return found
 
     async def _with_series(self, study: PacsStudy) -> Study:
         series = await self._pacs.series(study.orthanc_study_id)
@@ -127,8 +145,7 @@ async def only_study(pacs: Pacs, wanted: StudyFilter) -> PacsStudy:
     if len(found) > 1:
         raise ServiceError(
             Reason.STUDY_AMBIGUOUS,
-            f"{len(found)} studies of the PACS answer to this identifier. List them, and name one that is unique.",
-            metadata={"studies": str(len(found))},
+            "More than one study of the PACS answers to this identifier. List them, and name one that is unique.",
         )
     return found[0]
 

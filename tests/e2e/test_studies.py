@@ -58,6 +58,23 @@ async def test_studies_are_listed_in_pages(client: Client) -> None:
     assert (await client.get(f"{API}/studies", params=span))["total_size"] == 2
 
 
+async def test_a_list_of_too_many_studies_is_an_error(client: Client, stack: Stack) -> None:
+    """A list that would be cut short says so, and is whole once its filters are narrow enough."""
+    patient = f"P-{uuid.uuid4().hex[:12]}"
+    for day in ("20210101", "20210102"):
+        await client.stored(fresh_file(PatientID=patient, StudyDate=day))
+    await stack.restart("pacs_gateway", MAX_STUDIES_LISTED="1")
+    try:
+        body = expect_error(
+            await client.send("GET", f"{API}/studies", params={"PatientID": patient}), 429, "TOO_MANY_STUDIES"
+        )
+        assert "MAX_STUDIES_LISTED" in body["message"]
+        narrow = {"PatientID": patient, "study_date_from": "20210102"}
+        assert (await client.get(f"{API}/studies", params=narrow))["total_size"] == 1
+    finally:
+        await stack.restart("pacs_gateway", MAX_STUDIES_LISTED="20000")
+
+
 async def test_a_page_token_is_good_for_its_own_question_only(client: Client) -> None:
     """A token of one list is refused by another."""
     patient = f"P-{uuid.uuid4().hex[:12]}"

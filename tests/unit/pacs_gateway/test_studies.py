@@ -188,6 +188,8 @@ async def test_too_many_studies_are_an_error(world: World) -> None:
     """A list that would look through too many studies says so, rather than show some."""
     for n in range(3):
         put(world, f"1.2.{n}")
+    enough = Studies(database=world.database, pacs=world.pacs, max_listed=3)
+    assert (await enough.page(ALL, PageRequest(1))).total_size == 3
     studies = Studies(database=world.database, pacs=world.pacs, max_listed=2)
     with refused(Reason.TOO_MANY_STUDIES):
         await studies.page(ALL, PageRequest(1))
@@ -294,7 +296,6 @@ async def test_an_identifier_of_two_studies_is_ambiguous(world: World) -> None:
         with pytest.raises(ServiceError) as raised:
             await asked
         assert raised.value.reason is Reason.STUDY_AMBIGUOUS
-        assert raised.value.metadata == {"studies": "2"}
 
 
 async def test_a_study_that_is_not_there_is_not_found(world: World) -> None:
