@@ -13,7 +13,7 @@ from tag_service.domain.limits import MIB, Limits
 from tag_service.domain.order import MESSAGES, TagOrder
 from tag_service.domain.problems import Problem
 from tag_service.domain.tokenizer import Tokenizer
-from tag_service.domain.tokens import Token
+from tag_service.domain.tokens import Event, Run
 
 
 @dataclass(slots=True)
@@ -116,12 +116,17 @@ class _Builder:
         self._bulk: list[bytes] = []
         self._bulk_element: Element | None = None
 
-    def take(self, stream: Iterator[Token]) -> None:
+    def take(self, stream: Iterator[Event]) -> None:
         """Adds what the tokens say."""
-        for kind, tag, vr, header, value, offset in stream:
-            if kind == tokens.ELEMENT:
-                self._add(Element(tag, vr, header, value, offset))
-            elif kind == tokens.CHUNK:
+        for event in stream:
+            if isinstance(event, Run):
+                buffer = event.buffer
+                for tag, vr, start, value_start, stop in event.elements:
+                    header, value = buffer[start:value_start], buffer[value_start:stop]
+                    self._add(Element(tag, vr, header, value, event.base + start))
+                continue
+            kind, tag, vr, header, value, offset = event
+            if kind == tokens.CHUNK:
                 self._bulk.append(value)
             elif kind in {tokens.BULK, tokens.FRAGMENTS}:
                 self._bulk_element = self._add(

@@ -26,7 +26,7 @@ from tag_service.domain.limits import Limits
 from tag_service.domain.reading import SPECIFIC_CHARACTER_SET
 from tag_service.domain.text import text_of
 from tag_service.domain.tokenizer import Tokenizer
-from tag_service.domain.tokens import Token
+from tag_service.domain.tokens import Event, Run
 from tag_service.domain.vr import BULK_VRS, SINGLE_VALUED_VRS, VRS
 
 INLINE_BYTES: Final = 1024
@@ -83,13 +83,16 @@ class JsonWriter:
         """The data set as a JSON object."""
         return self._objects[0].text()
 
-    def _take(self, stream: Iterator[Token]) -> None:
+    def _take(self, stream: Iterator[Event]) -> None:
         objects, sequences = self._objects, self._sequences
-        for kind, tag, vr, _, value, _ in stream:
+        for event in stream:
             current = objects[-1]
-            if kind == tokens.ELEMENT:
-                self._element(current, tag, vr, value)
-            elif kind in {tokens.BULK, tokens.FRAGMENTS}:
+            if isinstance(event, Run):
+                for tag, vr, _, start, stop in event.elements:
+                    self._element(current, tag, vr, event.buffer[start:stop])
+                continue
+            kind, tag, vr, _, _, _ = event
+            if kind in {tokens.BULK, tokens.FRAGMENTS}:
                 current.add(tag, f'{{"vr":"{_known(vr)}"}}')
             elif kind == tokens.SEQUENCE:
                 sequences.append(_Sequence(tag, current.little or vr == "UN"))

@@ -9,8 +9,8 @@ from tag_service.domain.vr import LONG_VRS, SHORT_VRS
 
 # The VRs by their bytes.
 SHORT: Final = {vr.encode(): vr for vr in SHORT_VRS}
-_LONG: Final = {vr.encode(): vr for vr in LONG_VRS}
-VR_CODES: Final = frozenset({*SHORT, *_LONG})
+LONG: Final = {vr.encode(): vr for vr in LONG_VRS}
+VR_CODES: Final = frozenset({*SHORT, *LONG})
 # What writers put where they know no VR.
 _NO_VRS: Final = frozenset({b"??", b"  ", b"--", b"\0\0"})
 
@@ -32,7 +32,7 @@ def header_at(buffer: bytes, position: int, tag: int, encoding: Encoding) -> tup
     if vr:
         return vr, 8, int.from_bytes(reserved, order)
     length = int.from_bytes(buffer[position + 8 : position + 12], order)
-    vr = _LONG.get(code)
+    vr = LONG.get(code)
     if vr:
         return vr, 12, length
     if code not in _NO_VRS and not (code.isalpha() and code.isupper()):

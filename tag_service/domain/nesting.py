@@ -8,7 +8,7 @@ from service_runtime.errors import Reason, ServiceError
 from tag_service.domain.dictionary import PIXEL_TAGS, is_private, tag_text
 from tag_service.domain.headers import PLAIN_HEADER
 from tag_service.domain.limits import Limits
-from tag_service.domain.tokens import ELEMENT, FRAGMENTS, ITEM_BEGIN, ITEM_END, SEQUENCE, SEQUENCE_END, Token
+from tag_service.domain.tokens import FRAGMENTS, ITEM_BEGIN, ITEM_END, SEQUENCE, SEQUENCE_END, Token
 from tag_service.domain.transfer_syntax import IMPLICIT_LE, Encoding
 from tag_service.domain.vr import BULK_VRS, ITEM, ITEM_DELIMITATION, SEQUENCE_DELIMITATION, UNDEFINED_LENGTH
 
@@ -52,10 +52,10 @@ class Nesting:
         in_sequence = bool(self.stack) and self.stack[-1].is_sequence
         return ("".join(steps) + (tag_text(tag) if tag and not in_sequence else "")).removesuffix(".")
 
-    def kind_of(self, tag: int, vr: str, length: int, offset: int) -> tuple[int, str]:
-        """What an element is that may be more than a value, and its VR."""
+    def kind_of(self, tag: int, vr: str, length: int, offset: int) -> tuple[int | None, str]:
+        """The kind of an element that may be more than a value (None: it is none), and its VR."""
         if length != UNDEFINED_LENGTH:
-            return (SEQUENCE if vr == "SQ" else ELEMENT), vr
+            return (SEQUENCE if vr == "SQ" else None), vr
         if vr in _FRAGMENT_VRS or tag in PIXEL_TAGS:
             return FRAGMENTS, vr
         if vr in {"SQ", "UN"}:

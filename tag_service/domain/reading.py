@@ -12,7 +12,7 @@ from tag_service.domain.order import MESSAGES
 from tag_service.domain.problems import Problem, ProblemCode
 from tag_service.domain.text import text_of
 from tag_service.domain.tokenizer import Tokenizer
-from tag_service.domain.tokens import Token
+from tag_service.domain.tokens import Event, Run
 
 SPECIFIC_CHARACTER_SET: Final = 0x00080005
 
@@ -75,6 +75,7 @@ _FIELDS: Final = {
 }
 _WANTED: Final = frozenset({*_FIELDS, SPECIFIC_CHARACTER_SET})
 _HIGHEST: Final = max(_WANTED)
+_BEGINNINGS: Final = frozenset({tokens.BULK, tokens.FRAGMENTS, tokens.SEQUENCE})
 _IDENTIFYING: Final = (0x00080018, 0x00100020, 0x0020000D, 0x0020000E)
 
 
@@ -120,27 +121,40 @@ class HeaderReader:
             self._tokenizer.note(ProblemCode.UNDECLARED_CHARSET, undecodable(vr), tag)
         return decoded.text
 
-    def _take(self, stream: Iterator[Token]) -> None:
-        seen, depth, last = self._seen, self._depth, self._last
-        for kind, tag, _, _, value, _ in stream:
-            if kind == tokens.SEQUENCE_END:
-                depth -= 1
-            # The kinds that begin an element.
-            elif tokens.ELEMENT <= kind <= tokens.SEQUENCE and not depth:
-                if tag > last:
-                    last = tag
-                else:
-                    self._note_disorder(tag)
-                if tag > _HIGHEST and self._is_enough(tag):
-                    self.done = True
+    def _take(self, stream: Iterator[Event]) -> None:
+        for event in stream:
+            if isinstance(event, Run):
+                if not self._depth and self._take_run(event):
                     break
-                seen.add(tag)
-                if tag in _WANTED and tag not in self._values and kind == tokens.ELEMENT:
-                    self._values[tag] = value
-                depth = int(kind == tokens.SEQUENCE)
-            elif kind == tokens.SEQUENCE:
-                depth += 1
-        self._depth, self._last = depth, last
+                continue
+            kind, tag, _, _, _, _ = event
+            if kind == tokens.SEQUENCE_END:
+                self._depth -= 1
+            elif kind in _BEGINNINGS:
+                if not self._depth and self._take_tag(tag):
+                    break
+                self._depth += kind == tokens.SEQUENCE
+
+    def _take_run(self, run: Run) -> bool:
+        """Takes the values that are wanted; whether that is enough."""
+        for tag, _, _, start, stop in run.elements:
+            if self._take_tag(tag):
+                return True
+            if tag in _WANTED and tag not in self._values:
+                self._values[tag] = run.buffer[start:stop]
+        return False
+
+    def _take_tag(self, tag: int) -> bool:
+        """Takes notice of an element of the data set; whether that is enough."""
+        if tag > self._last:
+            self._last = tag
+        else:
+            self._note_disorder(tag)
+        if tag > _HIGHEST and self._is_enough(tag):
+            self.done = True
+            return True
+        self._seen.add(tag)
+        return False
 
     def _is_enough(self, tag: int) -> bool:
         return tag in PIXEL_TAGS or (self._in_order and all(wanted in self._values for wanted in _IDENTIFYING))

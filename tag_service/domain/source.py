@@ -32,8 +32,9 @@ class Source:
         Gives None while it needs another piece. Raises what inflating raises.
         """
         self.base += position
-        pieces = [self.buffer[position:]]
-        missing = size - len(pieces[0])
+        # A piece that nothing is left before is passed on as it is: bulk data is not copied.
+        pieces = [self.buffer[position:]] if position < len(self.buffer) else []
+        missing = size - sum(map(len, pieces))
         while missing > 0:
             piece = self._next_piece()
             if piece:
@@ -43,7 +44,7 @@ class Source:
                 break
             else:
                 yield None
-        self.buffer = b"".join(pieces)
+        self.buffer = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         return self.buffer
 
     def inflate(self, position: int, limits: Limits) -> None:

@@ -15,47 +15,37 @@ from typing import Final
 
 from service_runtime.errors import Reason, ServiceError
 from tag_service.domain.detection import LOOKAHEAD_BYTES, corrected, guess
-from tag_service.domain.dictionary import FLOAT_PIXEL_DATA, PIXEL_TAGS, implicit_vr
-from tag_service.domain.headers import PLAIN_HEADER, SHORT, SHORT_HEADER, VR_CODES, header_at
+from tag_service.domain.dictionary import PIXEL_TAGS
+from tag_service.domain.headers import PLAIN_HEADER, VR_CODES, header_at
 from tag_service.domain.limits import Limits
 from tag_service.domain.nested_un import holds_items
-from tag_service.domain.nesting import OPEN, Frame, Nesting
+from tag_service.domain.nesting import OPEN, Nesting
 from tag_service.domain.problems import MAX_PROBLEMS, Problem, ProblemCode
+from tag_service.domain.scanning import WHOLE_BYTES, WHOLE_TEXT_BYTES, scan, whole_bytes
 from tag_service.domain.source import Source
 from tag_service.domain.tokens import (
     BULK,
     BULK_END,
     CHUNK,
     DATA_SET,
-    ELEMENT,
-    FRAGMENTS,
+    MAX_RUN,
     META_ELEMENT,
     PREAMBLE,
     SEQUENCE,
     TRAILING,
-    Token,
+    Event,
+    Run,
 )
 from tag_service.domain.transfer_syntax import EXPLICIT_LE, IMPLICIT_LE, encoding_of, uid_of
-from tag_service.domain.vr import (
-    ITEM,
-    LONG_TEXT_VRS,
-    SEQUENCE_DELIMITATION,
-    UNDEFINED_LENGTH,
-)
+from tag_service.domain.vr import ITEM, ITEM_GROUP, SEQUENCE_DELIMITATION, UNDEFINED_LENGTH
 
-# Larger values of binary bulk, and of anything else but long text, come in chunks.
-WHOLE_BYTES: Final = 64 * 1024
-WHOLE_TEXT_BYTES: Final = 1024 * 1024
-_CHUNK_BYTES: Final = 1024 * 1024
 _PREAMBLE_BYTES: Final = 128
 _ZEROS: Final = bytes(8)
 _META_GROUP: Final = b"\x02\x00"
 _TRANSFER_SYNTAX_UID: Final = 0x00020010
-# Tags from here on are items and delimiters.
-_DELIMITERS: Final = 0xFFFE0000
 _GZIP_TRAILER_BYTES: Final = 8
 
-_Steps = Generator[Token | None, None, None]
+_Steps = Generator[Event | None, None, None]
 
 
 class Tokenizer:
@@ -68,6 +58,9 @@ class Tokenizer:
         self.transfer_syntax_uid = ""
         self.encoding = EXPLICIT_LE
         self.problems: list[Problem] = []
+        # Of the value in CHUNKs that the file is in: how many bytes are still to be fed; 0 outside one, and where the
+        # data set is deflated, for there nobody knows.
+        self.bulk_left = 0
         self._limits = limits
         self._source = Source()
         self._header_bytes = 0
@@ -75,12 +68,12 @@ class Tokenizer:
         self._nesting = Nesting(limits)
         self._steps = self._run()
 
-    def feed(self, data: bytes) -> Iterator[Token]:
+    def feed(self, data: bytes) -> Iterator[Event]:
         """The tokens that are complete with this piece."""
         self._source.feed(data)
         return iter(self._steps.__next__, None)
 
-    def close(self) -> Iterator[Token]:
+    def close(self) -> Iterator[Event]:
         """The last tokens. Raises TRUNCATED_FILE where the file may not end here."""
         self._source.close()
         return iter(self._steps.__next__, None)
@@ -106,7 +99,7 @@ class Tokenizer:
 
     # The head: preamble, file meta information, and how the data set is encoded.
 
-    def _head(self) -> Generator[Token | None, None, int]:
+    def _head(self) -> Generator[Event | None, None, int]:
         """Gives the position of the data set in the buffer."""
         buffer = yield from self._source.fill(0, _PREAMBLE_BYTES + 4 + LOOKAHEAD_BYTES)
         if not buffer:
@@ -124,7 +117,7 @@ class Tokenizer:
         position = yield from self._meta(0)
         return (yield from self._settle(position))
 
-    def _meta(self, position: int) -> Generator[Token | None, None, int]:
+    def _meta(self, position: int) -> Generator[Event | None, None, int]:
         """File meta information (PS3.10 7.1), explicit VR little endian save in odd files, as far as group 0002 goes.
 
         (0002,0000) is often wrong and only believed where what follows, being deflated, does not show where it begins.
@@ -160,7 +153,7 @@ class Tokenizer:
                 deflated = encoding_of(self.transfer_syntax_uid).deflated
             yield (META_ELEMENT, tag, vr, buffer[start : start + header], value, offset)
 
-    def _settle(self, position: int) -> Generator[Token | None, None, int]:
+    def _settle(self, position: int) -> Generator[Event | None, None, int]:
         """Finds out how the data set is encoded."""
         declared = encoding_of(self.transfer_syntax_uid)
         if declared.deflated:
@@ -197,32 +190,24 @@ class Tokenizer:
         stack = nesting.stack
         nesting.begin(self.encoding)
         buf, base = self._source.buffer, self._source.base
-        elements, header_bytes = self._elements, self._header_bytes
         max_elements, max_header_bytes = self._limits.elements, self._limits.header_bytes
-        short_vr = SHORT.get
-        frame: Frame | None = None
         while True:
-            if frame is not stack[-1]:
-                frame = stack[-1]
-                end, explicit, little = frame.end, frame.encoding.explicit, frame.encoding.little_endian
-                short_header, plain_header = SHORT_HEADER[little], PLAIN_HEADER[little]
-            if explicit and not frame.is_sequence:
-                # Most elements are short, plain, and whole in the buffer. Any other is left to what follows.
-                begin, edge = pos, min(len(buf), end - base, pos + max_header_bytes - header_bytes)
-                for elements in range(elements, max_elements):  # noqa: B007, B020 - the count goes on
-                    if edge - pos < 8:
-                        break
-                    group, element, code, length = short_header(buf, pos)
-                    vr, tag, stop = short_vr(code), group << 16 | element, pos + 8 + length
-                    if vr is None or stop > edge or tag >= FLOAT_PIXEL_DATA:
-                        break
-                    yield (ELEMENT, tag, vr, buf[pos : pos + 8], buf[pos + 8 : stop], base + pos)
-                    pos = stop
-                else:
-                    elements = max_elements
-                header_bytes += pos - begin
+            frame = stack[-1]
+            end = frame.end
+            if not frame.is_sequence:
+                # Most elements are plain and whole in the buffer. Any other is left to what follows.
+                edge = min(len(buf), end - base, pos + max_header_bytes - self._header_bytes)
+                most = min(MAX_RUN, max_elements - self._elements)
+                run = scan(buf, pos, edge, frame.encoding, most)
+                if run:
+                    begin, pos = pos, run[-1][4]
+                    self._elements += len(run)
+                    self._header_bytes += pos - begin
+                    yield Run(buf, base, run)
+                    if len(run) == most:
+                        continue
             if base + pos >= end:
-                yield self._nesting.leave(base + pos)
+                yield nesting.leave(base + pos)
                 continue
             if len(buf) - pos < 12:
                 buf = yield from self._source.fill(pos, 12)
@@ -230,128 +215,112 @@ class Tokenizer:
                 if len(buf) < 8:
                     if not buf and len(stack) == 1:
                         break
-                    raise self._nesting.truncated(0, base)
-            elements += 1
-            if elements > max_elements:
-                raise self._nesting.too_much("elements", max_elements)
+                    raise nesting.truncated(0, base)
+            self._elements += 1
+            if self._elements > max_elements:
+                raise nesting.too_much("elements", max_elements)
             if frame.is_sequence:
-                yield self._nesting.enter_or_end(buf[pos : pos + 8], base + pos)
-                header_bytes += 8
+                yield nesting.enter_or_end(buf[pos : pos + 8], base + pos)
+                self._header_bytes += 8
                 pos += 8
                 continue
 
-            whole = WHOLE_BYTES
-            special = False
-            size = 8
-            if explicit:
-                group, element, code, length = short_header(buf, pos)
-                tag = group << 16 | element
-                vr = SHORT.get(code)
-                if vr is None:
-                    if tag >= _DELIMITERS or not tag:
-                        vr, special = "", True
-                    else:
-                        vr, size, length = header_at(buf, pos, tag, frame.encoding)
-                        if len(buf) - pos < size:
-                            raise self._nesting.truncated(tag, base + pos)
-                        special = not vr or vr == "SQ" or vr == "UN" or length == UNDEFINED_LENGTH  # noqa: PLR1714 - is faster
-                        whole = WHOLE_TEXT_BYTES if vr in LONG_TEXT_VRS else WHOLE_BYTES
-            else:
-                group, element, length = plain_header(buf, pos)
-                tag = group << 16 | element
-                vr = implicit_vr(tag)
-                special = vr == "SQ" or length == UNDEFINED_LENGTH or tag >= _DELIMITERS or not tag
-                whole = WHOLE_TEXT_BYTES if vr in LONG_TEXT_VRS else WHOLE_BYTES
-
-            if special:
-                if tag >= _DELIMITERS:
-                    yield self._nesting.leave_by_delimiter(tag, buf[pos : pos + 8], base + pos)
-                    pos += 8
-                    continue
-                if not tag and buf[pos : pos + 8] == _ZEROS and len(stack) == 1:
-                    # What pads a file looks like elements (0000,0000).
-                    break
-                if not (tag and vr):
-                    raise self._nesting.malformed(tag, base + pos, "its tag or VR is impossible")
-                kind, vr = self._nesting.kind_of(tag, vr, length, base + pos)
-                if kind == ELEMENT and vr == "UN" and 8 <= length <= WHOLE_BYTES:
+            group, element, length = PLAIN_HEADER[frame.encoding.little_endian](buf, pos)
+            tag = group << 16 | element
+            if group >= ITEM_GROUP:
+                yield nesting.leave_by_delimiter(tag, buf[pos : pos + 8], base + pos)
+                pos += 8
+                continue
+            if not tag and buf[pos : pos + 8] == _ZEROS and len(stack) == 1:
+                # What pads a file looks like elements (0000,0000).
+                break
+            vr, size, length = header_at(buf, pos, tag, frame.encoding)
+            if len(buf) - pos < size:
+                raise nesting.truncated(tag, base + pos)
+            if not vr or not (tag or buf[pos + 4 : pos + 6] in VR_CODES):
+                raise nesting.malformed(tag, base + pos, "its tag or VR is impossible")
+            kind: int | None = None
+            if vr == "SQ" or length == UNDEFINED_LENGTH:
+                kind, vr = nesting.kind_of(tag, vr, length, base + pos)
+            elif vr == "UN" and frame.encoding.explicit and 8 <= length <= WHOLE_BYTES:
+                if len(buf) - pos < size + length:
                     buf = yield from self._source.fill(pos, size + length)
                     base, pos = self._source.base, 0
-                    if holds_items(buf[size : size + length], depth=self._limits.depth):
-                        kind = SEQUENCE
-                if kind == SEQUENCE:
-                    header_bytes += size
-                    yield self._nesting.enter_sequence(tag, vr, buf[pos : pos + size], length, base + pos)
-                    pos += size
-                    continue
-                if kind == FRAGMENTS:
-                    header_bytes += size
-                    yield (FRAGMENTS, tag, vr, buf[pos : pos + size], b"", base + pos)
-                    self._elements = elements
-                    pos = yield from self._fragments(tag, pos + size, little=little)
-                    buf, base, elements = self._source.buffer, self._source.base, self._elements
-                    yield (BULK_END, tag, "", b"", b"", base + pos)
-                    continue
-
-            stop = pos + size + length
-            if base + stop > end:
-                raise self._nesting.malformed(tag, base + pos, "it is longer than the item or sequence it stands in")
-            if length > whole or tag >= FLOAT_PIXEL_DATA:
-                if tag >= _DELIMITERS:
-                    raise self._nesting.malformed(tag, base + pos, "a delimiter has a length")
-                if length > whole or tag in PIXEL_TAGS:
-                    header_bytes += size
-                    yield (BULK, tag, vr, buf[pos : pos + size], b"", base + pos)
+                if holds_items(buf[pos + size : pos + size + length], depth=self._limits.depth):
+                    kind = SEQUENCE
+            if kind == SEQUENCE:
+                self._header_bytes += size
+                yield nesting.enter_sequence(tag, vr, buf[pos : pos + size], length, base + pos)
+                pos += size
+                continue
+            if kind is None:
+                if base + pos + size + length > end:
+                    raise nesting.malformed(tag, base + pos, "it is longer than the item or sequence it stands in")
+                if length > whole_bytes(vr) or tag in PIXEL_TAGS:
+                    kind = BULK
+            if kind is not None:
+                self._header_bytes += size
+                yield (kind, tag, vr, buf[pos : pos + size], b"", base + pos)
+                if kind == BULK:
                     pos = yield from self._chunks(tag, pos + size, length)
-                    buf, base = self._source.buffer, self._source.base
-                    yield (BULK_END, tag, "", b"", b"", base + pos)
-                    continue
-            header_bytes += size + length
-            if header_bytes > max_header_bytes:
-                raise self._nesting.too_much("header bytes", max_header_bytes)
-            if stop > len(buf):
-                buf = yield from self._source.fill(pos, size + length)
-                base, pos, stop = self._source.base, 0, size + length
-                if stop > len(buf):
-                    raise self._nesting.truncated(tag, base)
-            yield (ELEMENT, tag, vr, buf[pos : pos + size], buf[pos + size : stop], base + pos)
-            pos = stop
+                else:
+                    pos = yield from self._fragments(tag, pos + size, little=frame.encoding.little_endian)
+                buf, base = self._source.buffer, self._source.base
+                yield (BULK_END, tag, "", b"", b"", base + pos)
+                continue
+
+            size += length
+            self._header_bytes += size
+            if self._header_bytes > max_header_bytes:
+                raise nesting.too_much("header bytes", max_header_bytes)
+            if len(buf) - pos < size:
+                buf = yield from self._source.fill(pos, size)
+                base, pos = self._source.base, 0
+                if len(buf) < size:
+                    raise nesting.truncated(tag, base)
+            yield Run(buf, base, [(tag, vr, pos, pos + size - length, pos + size)])
+            pos += size
         self._source.base, self._source.buffer = base + pos, buf[pos:]
 
-    def _chunks(self, tag: int, position: int, length: int) -> Generator[Token | None, None, int]:
-        """A long value in chunks."""
-        buffer = self._source.buffer
-        left = length
+    def _chunks(self, tag: int, position: int, length: int) -> Generator[Event | None, None, int]:
+        """A long value in chunks, as they come in."""
+        buffer, left = self._source.buffer, length
         while left:
             if position >= len(buffer):
+                if not self._source.is_inflating:
+                    self.bulk_left = left
                 buffer = yield from self._source.fill(position, 1)
-                position = 0
+                position, self.bulk_left = 0, 0
                 if not buffer:
                     raise self._nesting.truncated(tag, self._source.base)
-            piece = buffer[position : position + min(left, _CHUNK_BYTES)]
+            piece = buffer[position : position + left]
             yield (CHUNK, tag, "", b"", piece, self._source.base + position)
             position += len(piece)
             left -= len(piece)
         return position
 
-    def _fragments(self, tag: int, position: int, *, little: bool) -> Generator[Token | None, None, int]:
+    def _fragments(self, tag: int, position: int, *, little: bool) -> Generator[Event | None, None, int]:
         """The items of an encapsulated value, verbatim, to its sequence delimitation item (PS3.5 A.4)."""
         while True:
-            buffer = yield from self._source.fill(position, 8)
-            position, offset = 0, self._source.base
-            if len(buffer) < 8:
+            buffer = self._source.buffer
+            if len(buffer) - position < 8:
+                buffer = yield from self._source.fill(position, 8)
+                position = 0
+            offset = self._source.base + position
+            if len(buffer) - position < 8:
                 raise self._nesting.truncated(tag, offset)
-            group, element, length = PLAIN_HEADER[little](buffer)
+            group, element, length = PLAIN_HEADER[little](buffer, position)
             item = group << 16 | element
             if item not in {ITEM, SEQUENCE_DELIMITATION} or (item == ITEM and length == UNDEFINED_LENGTH):
                 raise self._nesting.malformed(tag, offset, "what stands among its fragments is no fragment")
-            yield (CHUNK, tag, "", b"", buffer[:8], offset)
+            yield (CHUNK, tag, "", b"", buffer[position : position + 8], offset)
+            position += 8
             if item == SEQUENCE_DELIMITATION:
-                return 8
+                return position
             self._elements += 1
             if self._elements > self._limits.elements:
                 raise self._nesting.too_much("elements", self._limits.elements)
-            position = yield from self._chunks(tag, 8, length)
+            position = yield from self._chunks(tag, position, length)
 
     def _tail(self) -> _Steps:
         """What follows the data set: a little that pads it, else the file is broken."""
@@ -366,7 +335,7 @@ class Tokenizer:
         if extra:
             self.note(ProblemCode.TRAILING_BYTES, f"Bytes that are no element follow the data set at offset {offset}.")
 
-    def _padding(self, allowed: int) -> Generator[Token | None, None, int]:
+    def _padding(self, allowed: int) -> Generator[Event | None, None, int]:
         """Reads on to the end; gives how many bytes that were. More than `allowed` of them have to be zero."""
         count = 0
         buffer = yield from self._source.fill(0, 1)

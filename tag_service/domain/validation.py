@@ -17,7 +17,7 @@ from tag_service.domain.problems import MAX_PROBLEMS, Problem, ProblemCode, prob
 from tag_service.domain.reading import SPECIFIC_CHARACTER_SET, undecodable
 from tag_service.domain.text import text_of
 from tag_service.domain.tokenizer import Tokenizer
-from tag_service.domain.tokens import Token
+from tag_service.domain.tokens import Event, Run
 
 _SOP_CLASS_UID: Final = 0x00080016
 _SOP_INSTANCE_UID: Final = 0x00080018
@@ -97,12 +97,15 @@ class Validator:
             problems=(*problems[: MAX_PROBLEMS - 1], error) if error else tuple(problems),
         )
 
-    def _take(self, stream: Iterator[Token]) -> None:
-        for kind, tag, vr, _, value, _ in stream:
-            if kind == tokens.ELEMENT:
-                self._check_order(tag)
-                self._check_value(tag, vr, value)
-            elif kind in {tokens.BULK, tokens.FRAGMENTS, tokens.SEQUENCE}:
+    def _take(self, stream: Iterator[Event]) -> None:
+        for event in stream:
+            if isinstance(event, Run):
+                for tag, vr, _, start, stop in event.elements:
+                    self._check_order(tag)
+                    self._check_value(tag, vr, event.buffer[start:stop])
+                continue
+            kind, tag, _, _, value, _ = event
+            if kind in {tokens.BULK, tokens.FRAGMENTS, tokens.SEQUENCE}:
                 self._check_order(tag)
             elif kind == tokens.ITEM_BEGIN:
                 self._orders.append(TagOrder())

@@ -1,5 +1,7 @@
 """Bytes to elements: the forms of PS3.5 and PS3.10, and that nothing of a file is lost or read twice."""
 
+import itertools
+import os
 import struct
 import zlib
 
@@ -393,7 +395,8 @@ def test_a_deflate_bomb_is_refused_early():
     inflated = 0
     with pytest.raises(ServiceError) as raised:  # noqa: PT012 - what comes before the error is counted
         for piece in cut(part10(body, DEFLATED), 4096):
-            inflated += sum(len(token[4]) for token in tokenizer.feed(piece))
+            for event in tokenizer.feed(piece):
+                inflated += len(event.buffer) if isinstance(event, tokens.Run) else len(event[4])
     assert raised.value.reason is Reason.STRUCTURE_LIMIT
     assert inflated < 8 * MIB
     assert reason_of(part10(body, DEFLATED), Limits(inflation_ratio=2000, inflated_bytes=MIB)) is Reason.STRUCTURE_LIMIT
@@ -408,16 +411,61 @@ def test_bulk_data_passes_without_being_held():
     tokenizer = Tokenizer(Limits())
     tracemalloc.start()
     try:
-        seen = [token[1] for token in tokenizer.feed(head)]
-        for _ in range(256):
-            seen += [token[1] for token in tokenizer.feed(piece) if token[0] != tokens.CHUNK]
-        seen += [token[1] for token in tokenizer.feed(EXPLICIT.text(0xFFFCFFFC, "OB", "ab"))]
-        seen += [token[1] for token in tokenizer.close()]
+        for fed in [head, *[piece] * 256, EXPLICIT.text(0xFFFCFFFC, "OB", "ab")]:
+            seen = list(tokenizer.feed(fed))
+        padding = seen[-1]
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert seen[-1] == 0xFFFCFFFC
+    assert [element[0] for element in padding.elements] == [0xFFFCFFFC]
     assert peak < 3 * MIB
+
+
+@pytest.mark.parametrize("encapsulated", [False, True])
+def test_bulk_data_passes_uncopied(encapsulated):
+    """M10: A piece within a bulk value comes out as the object that was fed, and how much is left is known."""
+    length = 100_000
+    head = EXPLICIT.file(*plain(EXPLICIT)[:8]) + EXPLICIT.header(
+        0x7FE00010, "OB", 0xFFFFFFFF if encapsulated else length
+    )
+    if encapsulated:
+        head += EXPLICIT.tag(0xFFFEE000, length)
+    tokenizer = Tokenizer(Limits())
+    assert tokenizer.bulk_left == 0
+    list(tokenizer.feed(head + bytes(2000)))
+    assert tokenizer.bulk_left == length - 2000
+    piece = bytes(range(256)) * 100
+    ((kind, _, _, _, value, offset),) = tokenizer.feed(piece)
+    assert (kind, offset, tokenizer.bulk_left) == (tokens.CHUNK, len(head) + 2000, length - 2000 - len(piece))
+    assert value is piece
+    list(tokenizer.feed(bytes(tokenizer.bulk_left)))
+    assert tokenizer.bulk_left == 0
+
+
+def test_nobody_knows_how_much_is_left_of_deflated_bulk_data():
+    """Of what is deflated, the bytes to come are not told: a piece of it may be any part of a value."""
+    noise = os.urandom(90_000)
+    data = Writer(DEFLATED).file(*plain(EXPLICIT)[:8], EXPLICIT.element(0x7FE00010, "OW", noise))
+    tokenizer = Tokenizer(Limits())
+    kinds = set()
+    for piece in cut(data, 1000):
+        kinds |= {event[0] for event in tokenizer.feed(piece) if not isinstance(event, tokens.Run)}
+        assert tokenizer.bulk_left == 0
+    assert tokens.CHUNK in kinds
+
+
+def test_runs_hold_elements_of_one_place_side_by_side():
+    """A run is contiguous and of limited length, and an item or sequence ends it."""
+    many = EXPLICIT.element(0x00204000, "LT", b"ab") * 2500
+    nested = EXPLICIT.sequence(0x00400275, EXPLICIT.text(0x00100020, "LO", "MRN7"))
+    events = list(Tokenizer(Limits()).feed(EXPLICIT.file(*plain(EXPLICIT)[:8], many, nested)))
+    events = events[events.index(next(event for event in events if isinstance(event, tokens.Run))) :]
+    runs = [event for event in events if isinstance(event, tokens.Run)]
+    assert [len(run.elements) for run in runs] == [1024, 1024, 8 + 2500 - 2048, 1]
+    for run in runs:
+        assert all(left[4] == right[2] for left, right in itertools.pairwise(run.elements))
+    kinds = [None if isinstance(event, tokens.Run) else event[0] for event in events[3:]]
+    assert kinds == [tokens.SEQUENCE, tokens.ITEM_BEGIN, None, tokens.ITEM_END, tokens.SEQUENCE_END]
 
 
 def test_duplicates_and_disorder_are_noticed_and_kept():

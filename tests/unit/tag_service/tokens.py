@@ -25,8 +25,19 @@ def cut(data: bytes, size: int) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
+def elements_of(run: tokens.Run) -> list[tuple[int, str, bytes, bytes, int]]:
+    """Tag, VR, header, value and offset of each element of a run."""
+    buffer = run.buffer
+    return [
+        (tag, vr, buffer[start:value], buffer[value:stop], run.base + start)
+        for tag, vr, start, value, stop in run.elements
+    ]
+
+
 def outcome(pieces: Iterable[bytes], limits: Limits | None = None) -> list[object]:
-    """The tokens of a file, chunks of one value joined, and its problems; at the end the reason that ended it early."""
+    """The elements and tokens of a file, chunks of one value joined, and its problems; at the end the reason that ended
+    it early.
+    """
     tokenizer = Tokenizer(limits or Limits())
     found: list[object] = []
     chunk = b""
@@ -34,6 +45,9 @@ def outcome(pieces: Iterable[bytes], limits: Limits | None = None) -> list[objec
     def take(stream):
         nonlocal chunk
         for token in stream:
+            if isinstance(token, tokens.Run):
+                found.extend(elements_of(token))
+                continue
             if token[0] in {tokens.CHUNK, tokens.TRAILING}:
                 chunk += token[4]
                 continue
