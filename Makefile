@@ -16,7 +16,7 @@ export PYTHONPATH := $(CURDIR):$(CURDIR)/generated
 # Chatter of set-up goes to stderr: the output of `make -s token` is the token.
 CHATTER := 1>&2
 
-.PHONY: help setup proto demo up token user test test-unit test-integration test-e2e check bench fmt migrate lock orthanc
+.PHONY: help setup proto demo up token user test test-unit test-integration test-e2e check conformance bench fmt migrate lock orthanc
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-17s %s\n", $$1, $$2}'
@@ -57,6 +57,10 @@ check: $(INSTALLED) $(GENERATED) ## lint, format, types, protos, import rules; c
 
 bench: setup ## measure speed and memory, each against something else in the same run
 	@$(BIN)/python -m bench
+
+conformance: $(INSTALLED) ## hold the tag engine against other readers over the files in a folder; DIR=..., NAMES=1
+	@: "$${DIR:?set DIR to a folder of DICOM files}"
+	@$(BIN)/python -m conformance "$$DIR" $(if $(NAMES),--names)
 
 fmt: $(INSTALLED) ## format the code and mend what ruff can
 	$(BIN)/ruff check --fix
