@@ -4,9 +4,9 @@ import urllib.parse
 from typing import Final
 
 from ris.tags.v1 import dicom_tags_pb2, tag_service_pb2
+from tag_service.domain.dicom_tags import DicomTags, Header
 from tag_service.domain.edits import Edits
 from tag_service.domain.problems import Problem
-from tag_service.domain.reading import DicomTags, Header
 from tag_service.domain.validation import Verdict
 
 _DEFAULT_FILENAME: Final = "edited.dcm"
@@ -55,6 +55,7 @@ def verdict_to_proto(verdict: Verdict) -> tag_service_pb2.ValidateFileResponse:
         size_bytes=verdict.size_bytes,
         has_pixel_data=verdict.has_pixel_data,
         problems=[_problem(problem) for problem in verdict.problems],
+        problems_left_out=verdict.problems_left_out,
     )
 
 
@@ -72,5 +73,5 @@ def _tags(tags: DicomTags) -> dicom_tags_pb2.DicomTags:
 
 def _problem(problem: Problem) -> tag_service_pb2.Problem:
     return tag_service_pb2.Problem(
-        severity=problem.severity, code=problem.code, tag=problem.tag, message=problem.message
+        severity=problem.severity, code=problem.code, tag=problem.tag, message=problem.message, rule=problem.rule
     )

@@ -12,6 +12,8 @@ from typing import Final, NamedTuple
 
 from pydicom.charset import CODES_TO_ENCODINGS, STAND_ALONE_ENCODINGS, python_encoding
 
+SPECIFIC_CHARACTER_SET: Final = 0x00080005
+
 Charsets = tuple[str, ...]
 
 DEFAULT: Final[Charsets] = ("",)

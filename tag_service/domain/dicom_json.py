@@ -20,10 +20,9 @@ from struct import Struct
 from typing import Final
 
 from tag_service.domain import tokens
-from tag_service.domain.charset import DEFAULT, Charsets, charsets_of
+from tag_service.domain.charset import DEFAULT, SPECIFIC_CHARACTER_SET, Charsets, charsets_of
 from tag_service.domain.dictionary import entry_of, is_private_creator
 from tag_service.domain.limits import Limits
-from tag_service.domain.reading import SPECIFIC_CHARACTER_SET
 from tag_service.domain.text import text_of
 from tag_service.domain.tokenizer import Tokenizer
 from tag_service.domain.tokens import Event, Run

@@ -39,3 +39,9 @@ def header_at(buffer: bytes, position: int, tag: int, encoding: Encoding) -> tup
         return "", 12, 0
     vr = "UN" if code in _NO_VRS else code.decode("ascii")
     return (vr, 12, length) if reserved == b"\0\0" else (vr, 8, int.from_bytes(reserved, order))
+
+
+def length_in(header: bytes, encoding: Encoding) -> int:
+    """The length that a header of this encoding says; UNDEFINED_LENGTH where it leaves that open."""
+    size = 2 if encoding.explicit and len(header) == 8 else 4
+    return int.from_bytes(header[-size:], "little" if encoding.little_endian else "big")

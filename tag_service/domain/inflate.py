@@ -47,7 +47,9 @@ class Inflater:
                 piece = self._stream.decompress(given, _OUT_BYTES)
             except zlib.error as error:
                 raise ServiceError(
-                    Reason.MALFORMED_DICOM, "The deflated data set is broken; it cannot be inflated further."
+                    Reason.MALFORMED_DICOM,
+                    "The deflated data set is broken; it cannot be inflated further.",
+                    metadata={"rule": "PS3.5 A.5"},
                 ) from error
             if piece:
                 self._count(len(piece))

@@ -62,7 +62,7 @@ class Nesting:
             return SEQUENCE, vr
         if is_private(tag) and not self.stack[-1].encoding.explicit:
             return SEQUENCE, "UN"
-        raise self.malformed(tag, offset, "its VR does not allow an undefined length")
+        raise self.malformed(tag, offset, "its VR does not allow an undefined length", rule="PS3.5 7.1.2")
 
     def enter_sequence(self, tag: int, vr: str, header: bytes, length: int, offset: int) -> Token:
         """Begins a sequence."""
@@ -118,13 +118,13 @@ class Nesting:
             metadata={"tag": where, "offset": str(offset)},
         )
 
-    def malformed(self, tag: int, offset: int, what: str) -> ServiceError:
-        """The error for a structure that is broken."""
+    def malformed(self, tag: int, offset: int, what: str, *, rule: str = "PS3.5 7.5") -> ServiceError:
+        """The error for a structure that is broken; `rule` is the paragraph that it breaks, by default of sequences."""
         where = self.path_of(tag)
         return ServiceError(
             Reason.MALFORMED_DICOM,
             f"The structure is broken at offset {offset}{f', {where}' if where else ''}: {what}.",
-            metadata={"tag": where, "offset": str(offset)},
+            metadata={"tag": where, "offset": str(offset), "rule": rule},
         )
 
     def too_much(self, what: str, limit: int) -> ServiceError:

@@ -1,4 +1,4 @@
-"""How an edit names its attribute: the PATHs of ris.tags.v1.ModifyTagsRequest, in text and parsed.
+"""How an attribute is named to be edited or read: the PATHs of ris.tags.v1, in text and parsed.
 
 PatientID                                               a keyword of PS3.6
 (0010,0020)                                             a tag
@@ -7,6 +7,7 @@ ReferencedStudySequence[0].ReferencedSOPInstanceUID     an attribute of an item,
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pydicom.datadict import get_private_entry
@@ -29,7 +30,7 @@ _SPECIFIC_CHARACTER_SET = 0x00080005
 
 
 class PathError(Exception):
-    """A text that is no path, or a path that no edit may have; the message is a violation's description."""
+    """A text that is no path, or a path that is refused; the message is a violation's description."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,30 @@ def split_assignment(text: str) -> tuple[str, str]:
     return match[1], match[2]
 
 
-def parse(text: str) -> Path:
-    """The path that a text spells. Raises PathError."""
+def uneditable(tag: int) -> str:
+    """Why no edit may name a tag; "" where it may."""
+    group = tag >> 16
+    if group % 2:
+        return 'names a private tag without its creator: write (gggg,"CREATOR",ee)'
+    if group == 0x0002:
+        return "names an element of the file meta information, which follows from the data set"
+    if tag == _SPECIFIC_CHARACTER_SET:
+        return "names SpecificCharacterSet, which follows from the values"
+    if tag & 0xFFFF == 0 and group:
+        return "names a group length, which no file needs"
+    return unreadable(tag)
+
+
+def unreadable(tag: int) -> str:
+    """Why no file can have a tag; "" where one can."""
+    group = tag >> 16
+    if group == 0x0000:
+        return "names a command element, which no file has"
+    return "names a delimiter" if group == 0xFFFE else ""
+
+
+def parse(text: str, refusal: Callable[[int], str] = uneditable) -> Path:
+    """The path that a text spells. Raises PathError, also with what `refusal` says of a tag in it."""
     if len(text) > _MAX_PATH_CHARACTERS:
         raise PathError(f"has a path of more than {_MAX_PATH_CHARACTERS} characters")
     steps: list[Step] = []
@@ -89,7 +112,7 @@ def parse(text: str) -> Path:
             raise PathError(
                 'is no path of keywords, tags (gggg,eeee) or private tags (gggg,"CREATOR",ee), with items as [0].'
             )
-        attribute = _attribute(match)
+        attribute = _attribute(match, refusal)
         if match.end() == len(text):
             return Path(tuple(steps), attribute)
         item = _ITEM.match(text, match.end())
@@ -99,16 +122,13 @@ def parse(text: str) -> Path:
         position = item.end() + 1
 
 
-def _attribute(match: re.Match[str]) -> Attribute:
-    if match["keyword"]:
-        tag = dictionary.tag_of(match["keyword"])
-        if tag is None:
-            raise PathError("names a keyword that the dictionary does not know")
-        return _permitted(tag)
-    group = int(match["group"], 16)
+def _attribute(match: re.Match[str], refusal: Callable[[int], str]) -> Attribute:
     if match["creator"] is None:
-        return _permitted(group << 16 | int(match["element"], 16))
-    creator = match["creator"].strip(" ")
+        tag = _tag(match)
+        if problem := refusal(tag):
+            raise PathError(problem)
+        return tag
+    group, creator = int(match["group"], 16), match["creator"].strip(" ")
     # PS3.5 7.8.1: the groups that can hold private attributes.
     if group % 2 == 0 or group in {0x0001, 0x0003, 0x0005, 0x0007, 0xFFFF}:
         raise PathError("names a creator in a group that cannot be private")
@@ -117,21 +137,12 @@ def _attribute(match: re.Match[str]) -> Attribute:
     return PrivateAttribute(group, creator, int(match["private"], 16))
 
 
-def _permitted(tag: int) -> int:
-    """The tag, when an edit may name it."""
-    group = tag >> 16
-    if group % 2:
-        raise PathError('names a private tag without its creator: write (gggg,"CREATOR",ee)')
-    if group == 0x0000:
-        raise PathError("names a command element, which no file has")
-    if group == 0x0002:
-        raise PathError("names an element of the file meta information, which follows from the data set")
-    if group == 0xFFFE:
-        raise PathError("names a delimiter")
-    if tag & 0xFFFF == 0:
-        raise PathError("names a group length, which no file needs")
-    if tag == _SPECIFIC_CHARACTER_SET:
-        raise PathError("names SpecificCharacterSet, which follows from the values")
+def _tag(match: re.Match[str]) -> int:
+    if not match["keyword"]:
+        return int(match["group"], 16) << 16 | int(match["element"], 16)
+    tag = dictionary.tag_of(match["keyword"])
+    if tag is None:
+        raise PathError("names a keyword that the dictionary does not know")
     return tag
 
 

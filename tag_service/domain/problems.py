@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from service_runtime.errors import Reason, ServiceError
 
-MAX_PROBLEMS = 100
+MAX_PROBLEMS: Final = 100
 
 
 class Severity(StrEnum):
@@ -27,16 +28,40 @@ class ProblemCode(StrEnum):
     TRAILING_BYTES = "TRAILING_BYTES"
 
 
+# What a problem breaks, where its code says that already: the paragraph of the standard.
+RULES: Final[dict[ProblemCode | Reason, str]] = {
+    ProblemCode.DUPLICATE_TAG: "PS3.5 7.1",
+    ProblemCode.OUT_OF_ORDER: "PS3.5 7.1",
+    ProblemCode.INVALID_VALUE: "PS3.5 6.2",
+    ProblemCode.UNDECLARED_CHARSET: "PS3.3 C.12.1.1.2",
+    ProblemCode.META_MISSING: "PS3.10 7.1",
+    ProblemCode.PREAMBLE_MISSING: "PS3.10 7.1",
+    ProblemCode.TRAILING_BYTES: "PS3.10 7.2",
+    Reason.EMPTY_FILE: "PS3.10 7.1",
+    Reason.NOT_DICOM: "PS3.10 7.1",
+    Reason.TRUNCATED_FILE: "PS3.5 7.1.1",
+    Reason.MALFORMED_DICOM: "PS3.5 7.5",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One problem. `tag` is where: (gggg,eeee), after the path into sequences; "" where none applies."""
+    """One problem. `tag` is where: (gggg,eeee), after the path into sequences; "" where none applies. `rule` is what is
+    broken: a paragraph of the standard, or a limit of R8.
+    """
 
     code: ProblemCode | Reason
     message: str
     tag: str = ""
     severity: Severity = Severity.WARNING
+    rule: str = ""
 
 
 def problem_of(error: ServiceError) -> Problem:
     """The error that ended the reading of a file, as a problem."""
-    return Problem(error.reason, error.message, error.metadata.get("tag", ""), Severity.ERROR)
+    details = error.metadata
+    if error.reason is Reason.STRUCTURE_LIMIT:
+        rule = f"R8: {details['limit']}"
+    else:
+        rule = details.get("rule") or RULES[error.reason]
+    return Problem(error.reason, error.message, details.get("tag", ""), Severity.ERROR, rule)

@@ -20,7 +20,7 @@ from tag_service.domain.headers import PLAIN_HEADER, VR_CODES, header_at
 from tag_service.domain.limits import Limits
 from tag_service.domain.nested_un import holds_items
 from tag_service.domain.nesting import OPEN, Nesting
-from tag_service.domain.problems import MAX_PROBLEMS, Problem, ProblemCode
+from tag_service.domain.problems import MAX_PROBLEMS, RULES, Problem, ProblemCode
 from tag_service.domain.scanning import WHOLE_BYTES, WHOLE_TEXT_BYTES, scan, whole_bytes
 from tag_service.domain.source import Source
 from tag_service.domain.tokens import (
@@ -58,6 +58,7 @@ class Tokenizer:
         self.transfer_syntax_uid = ""
         self.encoding = EXPLICIT_LE
         self.problems: list[Problem] = []
+        self.problems_left_out = 0
         # Of the value in CHUNKs that the file is in: how many bytes are still to be fed; 0 outside one, and where the
         # data set is deflated, for there nobody knows.
         self.bulk_left = 0
@@ -82,10 +83,15 @@ class Tokenizer:
         """Lets go of the file when nobody wants the rest of it."""
         self._steps.close()
 
-    def note(self, code: ProblemCode | Reason, message: str, tag: int = 0) -> None:
-        """Remembers a problem of the element with this tag (0: of none), unless there are too many already."""
+    def note(self, code: ProblemCode | Reason, message: str, tag: int = 0, *, rule: str = "") -> None:
+        """Remembers a problem of the element with this tag (0: of none), unless there are too many already; `rule` is
+        what it breaks, where its code does not say that.
+        """
         if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(Problem(code, message, self.path_of(tag) if tag else ""))
+            where = self.path_of(tag) if tag else ""
+            self.problems.append(Problem(code, message, where, rule=rule or RULES[code]))
+        else:
+            self.problems_left_out += 1
 
     def path_of(self, tag: int) -> str:
         """Where an element with this tag (0: none) stands at this moment: the sequences and items around it, and it."""
@@ -137,7 +143,8 @@ class Tokenizer:
             encoding = EXPLICIT_LE if buffer[position + 4 : position + 6] in VR_CODES else IMPLICIT_LE
             vr, header, length = header_at(buffer, position, tag, encoding)
             if length > WHOLE_TEXT_BYTES:
-                raise self._nesting.malformed(tag, offset, "its length is impossible in file meta information")
+                what = "its length is impossible in file meta information"
+                raise self._nesting.malformed(tag, offset, what, rule="PS3.10 7.1")
             self._count(header + length)
             if len(buffer) - position < header + length:
                 buffer = yield from self._source.fill(position, header + length)
@@ -173,6 +180,7 @@ class Tokenizer:
                     Reason.MALFORMED_DICOM,
                     "The data set is not encoded as its transfer syntax says.",
                     _TRANSFER_SYNTAX_UID,
+                    rule="PS3.10 7.1",
                 )
         else:
             found = guess(start[:LOOKAHEAD_BYTES]) or corrected(start, EXPLICIT_LE)
@@ -238,7 +246,7 @@ class Tokenizer:
             if len(buf) - pos < size:
                 raise nesting.truncated(tag, base + pos)
             if not vr or not (tag or buf[pos + 4 : pos + 6] in VR_CODES):
-                raise nesting.malformed(tag, base + pos, "its tag or VR is impossible")
+                raise nesting.malformed(tag, base + pos, "its tag or VR is impossible", rule="PS3.5 7.1")
             kind: int | None = None
             if vr == "SQ" or length == UNDEFINED_LENGTH:
                 kind, vr = nesting.kind_of(tag, vr, length, base + pos)
@@ -312,7 +320,8 @@ class Tokenizer:
             group, element, length = PLAIN_HEADER[little](buffer, position)
             item = group << 16 | element
             if item not in {ITEM, SEQUENCE_DELIMITATION} or (item == ITEM and length == UNDEFINED_LENGTH):
-                raise self._nesting.malformed(tag, offset, "what stands among its fragments is no fragment")
+                what = "what stands among its fragments is no fragment"
+                raise self._nesting.malformed(tag, offset, what, rule="PS3.5 A.4")
             yield (CHUNK, tag, "", b"", buffer[position : position + 8], offset)
             position += 8
             if item == SEQUENCE_DELIMITATION:
@@ -342,7 +351,8 @@ class Tokenizer:
         while buffer:
             count += len(buffer)
             if buffer.strip(b"\0") and count > allowed:
-                raise self._nesting.malformed(0, self._source.base, "bytes that are no element follow the data set")
+                what = "bytes that are no element follow the data set"
+                raise self._nesting.malformed(0, self._source.base, what, rule="PS3.10 7.2")
             yield (TRAILING, 0, "", b"", buffer, self._source.base)
             buffer = yield from self._source.fill(len(buffer), 1)
         return count

@@ -9,12 +9,12 @@ from typing import Final
 
 from service_runtime.errors import Reason, ServiceError
 from tag_service.domain import tokens, values
-from tag_service.domain.charset import DEFAULT, Charsets, charsets_of, is_known
+from tag_service.domain.charset import DEFAULT, SPECIFIC_CHARACTER_SET, Charsets, charsets_of, is_known
+from tag_service.domain.dicom_tags import undecodable
 from tag_service.domain.dictionary import PIXEL_DATA, PIXEL_TAGS, name_of_uid
 from tag_service.domain.limits import Limits
 from tag_service.domain.order import MESSAGES, TagOrder
 from tag_service.domain.problems import MAX_PROBLEMS, Problem, ProblemCode, problem_of
-from tag_service.domain.reading import SPECIFIC_CHARACTER_SET, undecodable
 from tag_service.domain.text import text_of
 from tag_service.domain.tokenizer import Tokenizer
 from tag_service.domain.tokens import Event, Run
@@ -45,6 +45,7 @@ class Verdict:
     size_bytes: int
     has_pixel_data: bool
     problems: tuple[Problem, ...]
+    problems_left_out: int
 
 
 class Validator:
@@ -82,6 +83,7 @@ class Validator:
         error = self._error
         is_dicom = error is None or error.code not in _NO_DICOM
         problems = self._tokenizer.problems if is_dicom else []
+        told = problems[: MAX_PROBLEMS - 1] if error else problems
         transfer_syntax_uid = self._tokenizer.transfer_syntax_uid
         sop_class_uid = self._texts.get(_SOP_CLASS_UID) or self._texts.get(_MEDIA_STORAGE_SOP_CLASS_UID, "")
         return Verdict(
@@ -94,7 +96,8 @@ class Validator:
             modality=self._texts.get(_MODALITY, ""),
             size_bytes=self._size,
             has_pixel_data=not self._seen.isdisjoint(PIXEL_TAGS),
-            problems=(*problems[: MAX_PROBLEMS - 1], error) if error else tuple(problems),
+            problems=(*told, error) if error else tuple(told),
+            problems_left_out=self._tokenizer.problems_left_out + len(problems) - len(told),
         )
 
     def _take(self, stream: Iterator[Event]) -> None:

@@ -5,8 +5,9 @@ from typing import Final
 
 from service_runtime.errors import Reason, ServiceError
 from tag_service.domain.dicom_json import JsonWriter
+from tag_service.domain.dicom_tags import Header
 from tag_service.domain.limits import MIB, Limits
-from tag_service.domain.reading import Header, HeaderReader
+from tag_service.domain.reading import HeaderReader
 from tag_service.domain.validation import Validator, Verdict
 from tag_service.use_cases.feeding import INLINE_BYTES, feed, in_worker, opened
 

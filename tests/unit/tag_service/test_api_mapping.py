@@ -5,10 +5,10 @@ import pytest
 from ris.tags.v1 import dicom_tags_pb2, tag_service_pb2
 from service_runtime.errors import Reason
 from tag_service.api.mapping import content_disposition, edits_from, header_to_proto, verdict_to_proto
+from tag_service.domain.dicom_tags import FIELDS, DicomTags, Header
 from tag_service.domain.dictionary import entry_of
 from tag_service.domain.edits import Edits
 from tag_service.domain.problems import Problem, ProblemCode, Severity
-from tag_service.domain.reading import _FIELDS, DicomTags, Header
 from tag_service.domain.validation import Verdict
 
 
@@ -38,14 +38,14 @@ def test_every_attribute_has_its_own_field():
     values = {name: f"value of {name}" for name in DicomTags.__slots__}
     tags = header_to_proto(Header(DicomTags(**values), ())).tags
     by_keyword = {field.json_name: getattr(tags, field.name) for field in dicom_tags_pb2.DicomTags.DESCRIPTOR.fields}
-    assert by_keyword == {entry_of(tag)[3]: values[name] for tag, name in _FIELDS.items()}
+    assert by_keyword == {entry_of(tag)[3]: values[name] for tag, name in FIELDS.items()}
 
 
 def test_problems_keep_what_they_say():
-    """Severity, code, tag and message of a problem arrive, whether its code is of a problem or of an error."""
+    """Severity, code, tag, message and rule of a problem arrive, whether its code is of a problem or of an error."""
     problems = (
-        Problem(ProblemCode.DUPLICATE_TAG, "Twice.", "(0010,0020)"),
-        Problem(Reason.TRUNCATED_FILE, "Cut.", "(7FE0,0010)", Severity.ERROR),
+        Problem(ProblemCode.DUPLICATE_TAG, "Twice.", "(0010,0020)", rule="PS3.5 7.1"),
+        Problem(Reason.TRUNCATED_FILE, "Cut.", "(7FE0,0010)", Severity.ERROR, rule="PS3.5 7.1.1"),
     )
     verdict = Verdict(
         is_dicom=True,
@@ -58,11 +58,14 @@ def test_problems_keep_what_they_say():
         size_bytes=5_000_000_000,
         has_pixel_data=True,
         problems=problems,
+        problems_left_out=7,
     )
     answer = verdict_to_proto(verdict)
-    assert [(problem.severity, problem.code, problem.tag, problem.message) for problem in answer.problems] == [
-        ("warning", "DUPLICATE_TAG", "(0010,0020)", "Twice."),
-        ("error", "TRUNCATED_FILE", "(7FE0,0010)", "Cut."),
+    assert [
+        (problem.severity, problem.code, problem.tag, problem.message, problem.rule) for problem in answer.problems
+    ] == [
+        ("warning", "DUPLICATE_TAG", "(0010,0020)", "Twice.", "PS3.5 7.1"),
+        ("error", "TRUNCATED_FILE", "(7FE0,0010)", "Cut.", "PS3.5 7.1.1"),
     ]
     for field in (
         "is_dicom",
@@ -72,6 +75,7 @@ def test_problems_keep_what_they_say():
         "modality",
         "size_bytes",
         "has_pixel_data",
+        "problems_left_out",
     ):
         assert getattr(answer, field) == getattr(verdict, field)
     assert list(header_to_proto(Header(DicomTags(), problems)).warnings) == list(answer.problems)

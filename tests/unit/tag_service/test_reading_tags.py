@@ -3,9 +3,10 @@
 import pytest
 
 from service_runtime.errors import Reason, ServiceError
+from tag_service.domain.dicom_tags import FIELDS
 from tag_service.domain.limits import Limits
 from tag_service.domain.problems import ProblemCode
-from tag_service.domain.reading import _FIELDS, HeaderReader
+from tag_service.domain.reading import HeaderReader
 from tests.unit.tag_service.building import ENCODINGS, EXPLICIT_LITTLE, NAMES, Writer, plain, pydicom_files, read
 from tests.unit.tag_service.tokens import bytes_of, cut
 
@@ -36,7 +37,7 @@ def test_the_attributes_are_those_that_pydicom_reads(path):
     """Each attribute of each test file is pydicom's value as text, without padding."""
     tags = header_of(path.read_bytes()).tags
     dataset = read(path.read_bytes())
-    for tag, name in _FIELDS.items():
+    for tag, name in FIELDS.items():
         value = dataset[tag].value if tag in dataset else ""
         text = "" if value is None else str(value)
         assert getattr(tags, name).rstrip("=") == text.strip().rstrip("="), name
