@@ -1,9 +1,11 @@
 """Between the messages of ris.tags.v1 and the domain."""
 
 import urllib.parse
+from collections.abc import Iterable
 from typing import Final
 
 from ris.tags.v1 import dicom_tags_pb2, tag_service_pb2
+from tag_service.domain.chosen import ChosenAttribute
 from tag_service.domain.dicom_tags import DicomTags, Header
 from tag_service.domain.edits import Edits
 from tag_service.domain.problems import Problem
@@ -35,10 +37,12 @@ def edits_from(request: tag_service_pb2.ModifyTagsRequest) -> Edits:
     )
 
 
-def header_to_proto(header: Header) -> tag_service_pb2.ReadTagsResponse:
+def header_to_proto(header: Header, attributes: Iterable[ChosenAttribute] = ()) -> tag_service_pb2.ReadTagsResponse:
     """The answer of ReadTags."""
     return tag_service_pb2.ReadTagsResponse(
-        tags=_tags(header.tags), warnings=[_problem(problem) for problem in header.problems]
+        tags=_tags(header.tags),
+        warnings=[_problem(problem) for problem in header.problems],
+        attributes=[_attribute(attribute) for attribute in attributes],
     )
 
 
@@ -69,6 +73,18 @@ def content_disposition(filename: str) -> str:
 def _tags(tags: DicomTags) -> dicom_tags_pb2.DicomTags:
     values = {name: getattr(tags, name) for name in DicomTags.__slots__}
     return dicom_tags_pb2.DicomTags(dicom_patient_id=values.pop("patient_id"), **values)
+
+
+def _attribute(attribute: ChosenAttribute) -> tag_service_pb2.Attribute:
+    return tag_service_pb2.Attribute(
+        path=attribute.path,
+        tag=attribute.tag,
+        vr=attribute.vr,
+        value=attribute.value,
+        is_present=attribute.is_present,
+        item_count=attribute.item_count,
+        size_bytes=attribute.size_bytes,
+    )
 
 
 def _problem(problem: Problem) -> tag_service_pb2.Problem:

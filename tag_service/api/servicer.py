@@ -10,9 +10,10 @@ from ris.tags.v1 import tag_service_pb2, tag_service_pb2_grpc
 from service_runtime.streams import open_upload
 from service_runtime.uploads import UploadLimits
 from tag_service.api.mapping import content_disposition, edits_from, header_to_proto, verdict_to_proto
+from tag_service.domain.chosen import choose
 from tag_service.domain.limits import Limits
 from tag_service.use_cases.modifying import Modifying
-from tag_service.use_cases.reading import read_all_tags, read_tags, validate
+from tag_service.use_cases.reading import read_all_tags, read_chosen_tags, read_tags, validate
 
 _Context = ServicerContext[Any, Any]
 
@@ -28,9 +29,12 @@ class TagServicer(tag_service_pb2_grpc.TagServiceServicer):
     async def ReadTags(  # noqa: N802 - gRPC's names
         self, request_iterator: AsyncIterator[tag_service_pb2.ReadTagsRequest], context: _Context
     ) -> tag_service_pb2.ReadTagsResponse:
-        """Reads the 20 attributes."""
-        _, upload = await open_upload(request_iterator, context, self._upload_limits)
-        return header_to_proto(await read_tags(await upload.only_file(), self._limits))
+        """Reads the 20 attributes, and those that were chosen."""
+        first, upload = await open_upload(request_iterator, context, self._upload_limits)
+        if not first.tags:
+            return header_to_proto(await read_tags(await upload.only_file(), self._limits))
+        choice = choose(first.tags)
+        return header_to_proto(*await read_chosen_tags(await upload.only_file(), choice, self._limits))
 
     async def ReadAllTags(  # noqa: N802
         self, request_iterator: AsyncIterator[tag_service_pb2.ReadAllTagsRequest], context: _Context

@@ -4,6 +4,8 @@ from collections.abc import AsyncIterable
 from typing import Final
 
 from service_runtime.errors import Reason, ServiceError
+from tag_service.domain.chosen import Choice, ChosenAttribute
+from tag_service.domain.chosen_reading import ChosenReader
 from tag_service.domain.dicom_json import JsonWriter
 from tag_service.domain.dicom_tags import Header
 from tag_service.domain.limits import MIB, Limits
@@ -21,13 +23,32 @@ async def read_tags(chunks: AsyncIterable[bytes], limits: Limits) -> Header:
     Raises EMPTY_FILE, NOT_DICOM, TRUNCATED_FILE, MALFORMED_DICOM, STRUCTURE_LIMIT, and what `chunks` raises.
     """
     reader = HeaderReader(limits)
+    await _read_beginning(reader, chunks)
+    return reader.header()
+
+
+async def read_chosen_tags(
+    chunks: AsyncIterable[bytes], choice: Choice, limits: Limits
+) -> tuple[Header, tuple[ChosenAttribute, ...]]:
+    """The same, and the attributes that were chosen. Raises as `read_tags`, STRUCTURE_LIMIT also where they would make
+    too large an answer.
+    """
+    reader = ChosenReader(choice, limits)
+    await _read_beginning(reader, chunks)
+    header, attributes = await in_worker(reader.answer)
+    # UTF-8 takes at most three bytes for what JSON and Python count as one.
+    if sum(len(attribute.value) for attribute in attributes) > _ANSWER_BYTES // 3:
+        raise _too_large("The chosen attributes", "Choose fewer.")
+    return header, attributes
+
+
+async def _read_beginning(reader: HeaderReader | ChosenReader, chunks: AsyncIterable[bytes]) -> None:
     async with opened(chunks) as iterator:
         async for chunk in iterator:
             # The header of most files ends early in the first chunk: no worker is needed for those.
             if reader.feed(chunk[:INLINE_BYTES]) or await feed(reader.feed, chunk[INLINE_BYTES:]):
-                return reader.header()
+                return
     reader.close()
-    return reader.header()
 
 
 async def read_all_tags(chunks: AsyncIterable[bytes], limits: Limits) -> bytes:
@@ -43,14 +64,18 @@ async def read_all_tags(chunks: AsyncIterable[bytes], limits: Limits) -> bytes:
         writer.close()
         data = writer.text().encode("utf-8")
         if len(data) > _ANSWER_BYTES:
-            raise ServiceError(
-                Reason.STRUCTURE_LIMIT,
-                f"All attributes of the file make more than {_ANSWER_BYTES} bytes of JSON. Read the 20 of ReadTags.",
-                metadata={"limit": "answer bytes", "limit_bytes": str(_ANSWER_BYTES)},
-            )
+            raise _too_large("All attributes of the file", "Choose some with ReadTags.")
         return data
 
     return await in_worker(finish)
+
+
+def _too_large(what: str, advice: str) -> ServiceError:
+    return ServiceError(
+        Reason.STRUCTURE_LIMIT,
+        f"{what} would make an answer of more than {_ANSWER_BYTES} bytes. {advice}",
+        metadata={"limit": "answer bytes", "limit_bytes": str(_ANSWER_BYTES)},
+    )
 
 
 async def validate(chunks: AsyncIterable[bytes], limits: Limits) -> Verdict:
