@@ -7,9 +7,10 @@ from typing import Final
 from conformance.walker import ITEM_END, SEQUENCE_END, Part
 from tag_service.domain import tokens
 from tag_service.domain.dicom_json import JsonWriter
+from tag_service.domain.dicom_tags import DicomTags
 from tag_service.domain.edits import Edits
 from tag_service.domain.limits import Limits
-from tag_service.domain.reading import DicomTags, HeaderReader
+from tag_service.domain.reading import HeaderReader
 from tag_service.domain.rewrite import rewrite
 from tag_service.domain.tokenizer import Tokenizer
 
