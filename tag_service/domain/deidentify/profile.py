@@ -1,0 +1,218 @@
+"""De-identification as the rewriter sees it: what becomes of each element, what takes its place, and what is added."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from service_runtime.errors import Reason, ServiceError
+from tag_service.domain import dictionary
+from tag_service.domain.deidentify import safe
+from tag_service.domain.deidentify.cleaning import cleaned
+from tag_service.domain.deidentify.options import Dates, Options, methods
+from tag_service.domain.deidentify.pseudonyms import Pseudonyms, shifted
+from tag_service.domain.deidentify.treatments import PATIENT_ID, Treatment, treatments
+
+# What a value that says nothing looks like, for each VR whose values are text or numbers (PS3.5 6.2).
+_DUMMIES: Final = {
+    "AE": "ANONYMOUS",
+    "AS": "000Y",
+    "CS": "ANONYMOUS",
+    "DA": "19000101",
+    "DS": "0",
+    "DT": "19000101000000",
+    "FD": "0",
+    "FL": "0",
+    "IS": "0",
+    "LO": "ANONYMOUS",
+    "LT": "ANONYMOUS",
+    "PN": "ANONYMOUS",
+    "SH": "ANONYMOUS",
+    "SL": "0",
+    "SS": "0",
+    "ST": "ANONYMOUS",
+    "SV": "0",
+    "TM": "000000",
+    "UC": "ANONYMOUS",
+    "UL": "0",
+    "UR": "urn:anonymous",
+    "US": "0",
+    "UT": "ANONYMOUS",
+    "UV": "0",
+}
+_TEXTS: Final = frozenset({"LO", "LT", "SH", "ST", "UC", "UT"})
+_MOMENTS: Final = frozenset({"DA", "DT", "TM"})
+# VRs whose values may name somebody, in private elements that the table calls safe but that hold what it does not know.
+_NOT_SAFE: Final = _MOMENTS | {"PN", "UI"}
+
+_COMMAND_GROUP: Final = 0x0000
+_DIRECTORY_GROUP: Final = 0x0004
+# Curves and overlays (PS3.5 7.6): each instance of these groups, even ones only.
+_REPEATING_GROUPS: Final = frozenset({0x5000, 0x6000})
+_MAX_REMEMBERED: Final = 8192
+
+_PATIENT_IDENTITY_REMOVED: Final = 0x00120062
+_DEIDENTIFICATION_METHOD: Final = 0x00120063
+_DEIDENTIFICATION_METHOD_CODE_SEQUENCE: Final = 0x00120064
+_LONGITUDINAL_TEMPORAL_INFORMATION_MODIFIED: Final = 0x00280303
+_CODE_VALUE: Final = 0x00080100
+_CODING_SCHEME_DESIGNATOR: Final = 0x00080102
+_CODE_MEANING: Final = 0x00080104
+# The enumerated values of (0028,0303) (PS3.3 C.12.1).
+_TEMPORAL_INFORMATION: Final = {Dates.REMOVE: "REMOVED", Dates.KEEP: "UNMODIFIED", Dates.SHIFT: "MODIFIED"}
+
+
+class Fate(Enum):
+    """What becomes of an element. A sequence that is kept or replaced stays, and the elements in its items have fates
+    of their own; one that is emptied has no items.
+    """
+
+    KEEP = "KEEP"
+    REMOVE = "REMOVE"
+    EMPTY = "EMPTY"
+    REPLACE = "REPLACE"
+
+
+_FATES: Final = {Treatment.KEEP: Fate.KEEP, Treatment.REMOVE: Fate.REMOVE, Treatment.EMPTY: Fate.EMPTY}
+# The VRs that a treatment finds a value for. Whatever else an attribute comes as, UN for one, is emptied.
+_REPLACED_VRS: Final = {
+    Treatment.DUMMY: frozenset(_DUMMIES),
+    Treatment.UID: frozenset({"UI"}),
+    Treatment.PATIENT: frozenset({"LO", "PN"}),
+    Treatment.SHIFT: frozenset({"DA", "DT"}),
+    Treatment.CLEAN: _TEXTS,
+    Treatment.CLEAN_OR_DUMMY: _TEXTS,
+}
+# What is done to these sequences is done in their items. A dummy would be an item that says nothing, as no item does.
+_INTO_ITEMS: Final = frozenset({Treatment.UID, Treatment.CLEAN, Treatment.CLEAN_OR_DUMMY})
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """An attribute to set at the top level: a value as text (several joined by backslashes) or, of VR SQ, its items."""
+
+    tag: int
+    vr: str
+    value: str = ""
+    items: tuple[tuple["Addition", ...], ...] = ()
+
+
+class Profile:
+    """The basic profile of PS3.15 annex E with options, for one file, under a key.
+
+    `begin` is called once, before the first `replacement`. The same key gives the same UIDs for the same ones and the
+    same pseudonym and shift for the same patient, in whatever file they stand.
+    """
+
+    def __init__(self, options: Options, key: bytes) -> None:
+        self._options = options
+        self._treatments = treatments(options)
+        self._pseudonyms = Pseudonyms(key)
+        self._patient_id = ""
+        self._days = 0
+        self._fates: dict[tuple[int, str], Fate] = {}
+
+    def begin(self, patient_id: str) -> None:
+        """Takes the file's PatientID (0010,0020), "" for none, on which pseudonym and shift depend."""
+        self._patient_id = patient_id.strip(" \0")
+        self._days = self._pseudonyms.days(self._patient_id)
+
+    def fate(self, tag: int, vr: str, creator: str) -> Fate:
+        """What becomes of an element at any depth, and of one of the file meta information.
+
+        `vr` is what the file says, or the dictionary. `creator` is the text of the private creator that a private
+        element belongs to (of one that reserves a block: its own text), "" for standard attributes and where no block
+        is reserved. Raises EDIT_REFUSED for what only a DICOMDIR holds.
+        """
+        if tag & 0x10000:
+            return self._private_fate(tag, vr, creator)
+        fate = self._fates.get((tag, vr))
+        if fate is None:
+            fate = self._fate_of(tag, vr)
+            if len(self._fates) < _MAX_REMEMBERED:
+                self._fates[tag, vr] = fate
+        return fate
+
+    def replacement(self, tag: int, vr: str, text: str) -> str:
+        """The value in place of one that is to be replaced, ASCII and valid for the VR; "" empties the element. Values
+        are joined by backslashes, before and after.
+        """
+        match self._treatment(tag, vr):
+            case Treatment.UID:
+                return "\\".join(self._pseudonyms.uid(single.strip(" \0")) for single in text.split("\\"))
+            case Treatment.SHIFT:
+                return shifted(vr, text, self._days)
+            case Treatment.CLEAN:
+                return cleaned(vr, text)
+            case Treatment.CLEAN_OR_DUMMY:
+                return cleaned(vr, text) or _DUMMIES[vr]
+            case Treatment.PATIENT:
+                # Items may speak of another patient by another identifier; names have none beside them.
+                stripped = text.strip(" \0")
+                known_by = stripped if tag == PATIENT_ID else self._patient_id
+                return self._pseudonyms.patient(known_by) if stripped else ""
+            case _:
+                return _DUMMIES[vr]
+
+    def additions(self) -> tuple[Addition, ...]:
+        """What says in the file that it is de-identified, and how (PS3.3 C.7.1.1, PS3.15 E.1.1)."""
+        codes = tuple(methods(self._options))
+        items = tuple(
+            (
+                Addition(_CODE_VALUE, "SH", method.value),
+                Addition(_CODING_SCHEME_DESIGNATOR, "SH", "DCM"),
+                Addition(_CODE_MEANING, "LO", method.meaning),
+            )
+            for method in codes
+        )
+        return (
+            Addition(_PATIENT_IDENTITY_REMOVED, "CS", "YES"),
+            Addition(_DEIDENTIFICATION_METHOD, "LO", "\\".join(method.meaning for method in codes)),
+            Addition(_DEIDENTIFICATION_METHOD_CODE_SEQUENCE, "SQ", items=items),
+            Addition(_LONGITUDINAL_TEMPORAL_INFORMATION_MODIFIED, "CS", _TEMPORAL_INFORMATION[self._options.dates]),
+        )
+
+    def _private_fate(self, tag: int, vr: str, creator: str) -> Fate:
+        if self._options.retain_safe_private and vr not in _NOT_SAFE and safe.is_safe(tag, creator):
+            return Fate.KEEP
+        return Fate.REMOVE
+
+    def _fate_of(self, tag: int, vr: str) -> Fate:
+        if tag >> 16 == _DIRECTORY_GROUP:
+            raise ServiceError(
+                Reason.EDIT_REFUSED,
+                "The file is a DICOMDIR, which lists other files and is not de-identified. Make one of the new files.",
+            )
+        treatment = self._treatment(tag, vr)
+        if treatment in _FATES:
+            return _FATES[treatment]
+        if vr == "SQ":
+            return Fate.KEEP if treatment in _INTO_ITEMS else Fate.EMPTY
+        return Fate.REPLACE if vr in _REPLACED_VRS[treatment] else Fate.EMPTY
+
+    def _treatment(self, tag: int, vr: str) -> Treatment:
+        listed = self._treatments.get(tag)
+        if listed is None:
+            return self._unlisted(tag, vr)
+        if listed is Treatment.DUMMY and vr == "UI":
+            return Treatment.UID
+        # A time of the day stays when its day is another, and so does the time zone.
+        if listed is Treatment.SHIFT and vr in {"TM", "SH"} and vr == dictionary.implicit_vr(tag):
+            return Treatment.KEEP
+        return listed
+
+    def _unlisted(self, tag: int, vr: str) -> Treatment:
+        """The treatment of an attribute that the table passes over: it stays, unless it may say who or when, or nobody
+        knows what it is.
+        """
+        group = tag >> 16
+        if group == _COMMAND_GROUP or group & 0xFF00 in _REPEATING_GROUPS:
+            return Treatment.REMOVE
+        if dictionary.entry_of(tag) is None:
+            return Treatment.REMOVE
+        if vr == "PN":
+            return Treatment.EMPTY
+        if vr not in _MOMENTS or self._options.dates is Dates.KEEP:
+            return Treatment.KEEP
+        if self._options.dates is Dates.REMOVE:
+            return Treatment.EMPTY
+        return Treatment.KEEP if vr == "TM" else Treatment.SHIFT

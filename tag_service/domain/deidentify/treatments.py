@@ -1,0 +1,158 @@
+"""The treatment of each attribute under given options: PS3.15 table E.1-1 with its option columns, and what it leaves
+open.
+
+Where the table gives alternatives (X/Z, X/D...), the right one depends on the attribute's type in the IOD. Here it is
+the one that suits every type: a dummy before an empty value before none.
+"""
+
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Final
+
+from tag_service.domain.deidentify import retention
+from tag_service.domain.deidentify.options import Dates, Options
+from tag_service.domain.deidentify.table import basic_actions
+
+PATIENT_ID: Final = 0x00100020
+PATIENT_NAME: Final = 0x00100010
+
+
+class Treatment(Enum):
+    """What is done to an attribute."""
+
+    KEEP = "KEEP"
+    REMOVE = "REMOVE"
+    EMPTY = "EMPTY"
+    DUMMY = "DUMMY"  # a value that says nothing
+    UID = "UID"  # another UID
+    PATIENT = "PATIENT"  # the patient's pseudonym
+    SHIFT = "SHIFT"  # a date some days earlier
+    CLEAN = "CLEAN"  # the words that name nobody, maybe none
+    CLEAN_OR_DUMMY = "CLEAN_OR_DUMMY"  # the same, and a dummy where there are none
+
+
+_OF_ACTION: Final = {
+    "X": Treatment.REMOVE,
+    "Z": Treatment.EMPTY,
+    "X/Z": Treatment.EMPTY,
+    "D": Treatment.DUMMY,
+    "X/D": Treatment.DUMMY,
+    "Z/D": Treatment.DUMMY,
+    "X/Z/D": Treatment.DUMMY,
+    "U": Treatment.UID,
+    # The items stay, and the UIDs in them are replaced.
+    "X/Z/U*": Treatment.UID,
+}
+
+# UIDs of instances, frames of reference, places and the like that the table does not list. Left as they are they would
+# point at what was before, and out of what is de-identified.
+_FURTHER_UIDS: Final = frozenset(
+    {
+        0x00081167,  # MultiFrameSourceSOPInstanceUID
+        0x00083012,  # RadiopharmaceuticalAdministrationEventUID
+        0x0018991E,  # TargetFrameOfReferenceUID
+        0x00200242,  # SOPInstanceUIDOfConcatenationSource
+        0x00209312,  # VolumeFrameOfReferenceUID
+        0x00209313,  # TableFrameOfReferenceUID
+        0x00280304,  # ReferencedColorPaletteInstanceUID
+        0x0040A021,  # FindingsGroupUIDTrial
+        0x0040A022,  # ReferencedFindingsGroupUIDTrial
+        0x0040E011,  # RetrieveLocationUID
+        0x0040E030,  # RepositoryUniqueID
+        0x0040E031,  # HomeCommunityID
+        0x00440102,  # AssertionUID
+        0x00440108,  # ReferencedAssertionUID
+        0x00687004,  # ModelGroupUID
+        0x0070031B,  # ReferencedFiducialUID
+        0x00701209,  # VolumetricPresentationInputSetUID
+        0x0072007F,  # SelectorUIValue
+        0x300A0675,  # EquipmentFrameOfReferenceUID
+        0x3010001F,  # SegmentationTemplateUID
+    }
+)
+# Free text that people write, and that the table does not list.
+_FURTHER_TEXTS: Final = frozenset(
+    {
+        0x00080402,  # InventoryInstanceDescription
+        0x0018003A,  # InterventionDescription
+        0x00189901,  # ReferenceLocationDescription
+        0x0018990F,  # ProtocolPlanningInformation
+        0x0018991A,  # InstructionPerformanceComment
+        0x0022112C,  # CalculationComment
+        0x00240044,  # CommentsOnPatientPerformanceOfVisualField
+        0x00281351,  # PartialViewDescription
+        0x00286190,  # MaskOperationExplanation
+        0x00400400,  # CommentsOnTheScheduledProcedureStep
+        0x00400553,  # SpecimenDescriptionTrial
+        0x0040A160,  # TextValue
+        0x0040A33A,  # ReportStatusCommentTrial
+        0x00420010,  # DocumentTitle
+        0x00440106,  # AssertionComments
+        0x00620006,  # SegmentDescription
+        0x00660004,  # SurfaceComments
+        0x00660107,  # TrackSetDescription
+        0x00741006,  # ProcedureStepProgressDescription
+        0x00741238,  # ReasonForCancellation
+        0x01000424,  # SOPAuthorizationComment
+        0x30020004,  # RTImageDescription
+        0x30080012,  # MeasuredDoseDescription
+        0x30080066,  # OverrideReason
+        0x30080202,  # TreatmentStatusComment
+        0x300A0402,  # SetupImageComment
+        0x300A0730,  # TreatmentTerminationDescription
+    }
+)
+# The text of a graphic annotation: D in the table, and reached only where the annotations are cleaned.
+_UNFORMATTED_TEXT_VALUE: Final = 0x00700006
+# File meta information that names who sent the file, and what a private creator put there (PS3.10 7.1).
+_SENDERS: Final = frozenset(
+    {0x00020016, 0x00020017, 0x00020018, 0x00020026, 0x00020027, 0x00020028, 0x00020100, 0x00020102}
+)
+
+
+@lru_cache(maxsize=64)
+def treatments(options: Options) -> Mapping[int, Treatment]:
+    """The treatment of each attribute that the table or this module lists, by tag."""
+    actions = basic_actions()
+    found = {tag: _OF_ACTION[action] for tag, action in actions.items()}
+    found |= dict.fromkeys(_FURTHER_UIDS, Treatment.UID)
+    found |= dict.fromkeys(_FURTHER_TEXTS, Treatment.CLEAN_OR_DUMMY)
+    found |= dict.fromkeys(_SENDERS, Treatment.REMOVE)
+    # The table lets both be emptied; a pseudonym keeps the files of one patient together.
+    found[PATIENT_ID] = found[PATIENT_NAME] = Treatment.PATIENT
+
+    def clean(tags: Iterable[int]) -> None:
+        for tag in tags:
+            needs_value = found[tag] is Treatment.DUMMY
+            found[tag] = Treatment.CLEAN_OR_DUMMY if needs_value else Treatment.CLEAN
+
+    if options.clean_descriptors:
+        clean(retention.DESCRIPTORS)
+    if options.clean_structured_content:
+        clean(retention.STRUCTURED_CONTENT)
+    if options.clean_graphics:
+        clean({*retention.GRAPHICS, _UNFORMATTED_TEXT_VALUE})
+    if options.retain_patient_characteristics:
+        clean(retention.PATIENT_CHARACTERISTICS_CLEANED)
+    found |= dict.fromkeys(_retained(options, actions), Treatment.KEEP)
+    # A date that stays beside others that are shifted tells by how much.
+    if options.dates is not Dates.REMOVE:
+        found |= dict.fromkeys(retention.DATES, Treatment.KEEP if options.dates is Dates.KEEP else Treatment.SHIFT)
+    return MappingProxyType(found)
+
+
+def _retained(options: Options, actions: Mapping[int, str]) -> frozenset[int]:
+    """What the options other than that of dates retain."""
+    retained: frozenset[int] = frozenset()
+    if options.retain_uids:
+        listed = frozenset(tag for tag, action in actions.items() if action == "U")
+        retained |= (listed - retention.UIDS_NEVER_RETAINED) | retention.UID_REFERENCES | _FURTHER_UIDS
+    if options.retain_device_identity:
+        retained |= retention.DEVICE_IDENTITY
+    if options.retain_institution_identity:
+        retained |= retention.INSTITUTION_IDENTITY
+    if options.retain_patient_characteristics:
+        retained |= retention.PATIENT_CHARACTERISTICS
+    return retained
