@@ -1,10 +1,14 @@
 """The DICOM JSON model (PS3.18 annex F) of every attribute of a data set.
 
 What the annex leaves open, and what real files make necessary:
-- Bulk data is left out, its element stands without a value: pixel data, encapsulated values, long values, and values of
-  OB, OD, OF, OL, OV, OW and UN beyond INLINE_BYTES; shorter ones are InlineBinary, as little endian as they were.
+- Bulk data is left out: pixel data, encapsulated values, long values, and values of OB, OD, OF, OL, OV, OW and UN
+  beyond INLINE_BYTES; shorter ones are InlineBinary, as little endian as they were. In place of a value that is left
+  out stands where it is, "BulkDataURI": "?offset=N&length=M" (F.2.6), relative to the file that was read: M bytes from
+  byte N on, of an encapsulated value with the headers of its items and its delimiter. Of a deflated file N counts on
+  from the end of the file meta information, in what follows as it is inflated.
 - DS and IS are numbers where their text is a finite number, else strings. FL and FD that are not finite are the strings
-  NaN, Infinity and -Infinity; SV and UV beyond 2^53 are strings. Binary numbers of an impossible length have no value.
+  NaN, Infinity and -Infinity; SV and UV beyond 2^53 are strings. Binary numbers of an impossible length are left out as
+  bulk data is.
 - UN of a standard attribute has its dictionary's VR; UN that holds items is SQ.
 - Text is what the character set in force makes of it, and (0008,0005) therefore ISO_IR 192 (PS3.18 F.1).
 - Of an attribute that stands twice the first one counts. File meta information and group lengths are left out (F.2).
@@ -16,22 +20,21 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from struct import Struct
 from typing import Final
 
 from tag_service.domain import tokens
 from tag_service.domain.charset import DEFAULT, SPECIFIC_CHARACTER_SET, Charsets, charsets_of
 from tag_service.domain.dictionary import entry_of, is_private_creator
 from tag_service.domain.limits import Limits
+from tag_service.domain.numbers import NUMBERS, SIZES, numbers, tags
 from tag_service.domain.text import text_of
 from tag_service.domain.tokenizer import Tokenizer
-from tag_service.domain.tokens import Event, Run
+from tag_service.domain.tokens import Event, Run, Token
 from tag_service.domain.vr import BULK_VRS, SINGLE_VALUED_VRS, VRS
 
 INLINE_BYTES: Final = 1024
 _PIXEL_REPRESENTATION: Final = 0x00280103
 _MAX_EXACT: Final = 1 << 53
-_NUMBERS: Final = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
 _INTEGER: Final = re.compile(r"[+-]?\d{1,18}")
 _DECIMAL: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?")
 _PN_GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
@@ -67,6 +70,8 @@ class JsonWriter:
 
     def __init__(self, limits: Limits) -> None:
         self._tokenizer = Tokenizer(limits)
+        # The VR of a value that comes in chunks, and its offset.
+        self._bulk = ("", 0)
         self._objects = [_Object()]
         self._sequences: list[_Sequence] = []
 
@@ -83,29 +88,36 @@ class JsonWriter:
         return self._objects[0].text()
 
     def _take(self, stream: Iterator[Event]) -> None:
-        objects, sequences = self._objects, self._sequences
+        objects = self._objects
         for event in stream:
-            current = objects[-1]
             if isinstance(event, Run):
+                current = objects[-1]
                 for tag, vr, _, start, stop in event.elements:
-                    self._element(current, tag, vr, event.buffer[start:stop])
-                continue
-            kind, tag, vr, _, _, _ = event
-            if kind in {tokens.BULK, tokens.FRAGMENTS}:
-                current.add(tag, f'{{"vr":"{_known(vr)}"}}')
-            elif kind == tokens.SEQUENCE:
-                sequences.append(_Sequence(tag, current.little or vr == "UN"))
-            elif kind == tokens.ITEM_BEGIN:
-                objects.append(_Object(current.charsets, current.is_signed, sequences[-1].little))
-            elif kind == tokens.ITEM_END:
-                sequences[-1].items.append(objects.pop().text())
-            elif kind == tokens.SEQUENCE_END:
-                sequence = sequences.pop()
-                current.add(sequence.tag, _with_values("SQ", sequence.items))
-            elif kind == tokens.DATA_SET:
-                current.little = self._tokenizer.encoding.little_endian
+                    self._element(current, tag, vr, event.buffer[start:stop], event.base + start)
+            elif event[0] != tokens.CHUNK:
+                self._take_token(event, objects[-1])
 
-    def _element(self, current: _Object, tag: int, vr: str, value: bytes) -> None:
+    def _take_token(self, token: Token, current: _Object) -> None:
+        objects, sequences = self._objects, self._sequences
+        kind, tag, vr, header, _, offset = token
+        if kind in {tokens.BULK, tokens.FRAGMENTS}:
+            self._bulk = _known(vr), offset + len(header)
+        elif kind == tokens.BULK_END:
+            vr, start = self._bulk
+            current.add(tag, _left_out(vr, start, offset - start))
+        elif kind == tokens.SEQUENCE:
+            sequences.append(_Sequence(tag, current.little or vr == "UN"))
+        elif kind == tokens.ITEM_BEGIN:
+            objects.append(_Object(current.charsets, current.is_signed, sequences[-1].little))
+        elif kind == tokens.ITEM_END:
+            sequences[-1].items.append(objects.pop().text())
+        elif kind == tokens.SEQUENCE_END:
+            sequence = sequences.pop()
+            current.add(sequence.tag, _with_values("SQ", sequence.items))
+        elif kind == tokens.DATA_SET:
+            current.little = self._tokenizer.encoding.little_endian
+
+    def _element(self, current: _Object, tag: int, vr: str, value: bytes, offset: int) -> None:
         if tag == SPECIFIC_CHARACTER_SET:
             current.charsets = charsets_of(value)
             current.add(tag, '{"vr":"CS","Value":["ISO_IR 192"]}')
@@ -118,7 +130,11 @@ class JsonWriter:
             vr = "SS"
         if tag == _PIXEL_REPRESENTATION:
             current.is_signed = value[:2].strip(b"\0") == b"\x01"
-        current.add(tag, _attribute(vr, value, current.charsets, little=little))
+        vr = _known(vr)
+        if (vr in BULK_VRS and len(value) > INLINE_BYTES) or len(value) % SIZES.get(vr, 1):
+            current.add(tag, _left_out(vr, offset, len(value)))
+        else:
+            current.add(tag, _attribute(vr, value, current.charsets, little=little))
 
 
 def _standard_vr(tag: int) -> str:
@@ -140,19 +156,23 @@ def _known(vr: str) -> str:
 
 def _attribute(vr: str, value: bytes, charsets: Charsets, *, little: bool) -> str:
     """One attribute: {"vr": ..., "Value": [...]}."""
-    vr = _known(vr)
     if vr in BULK_VRS:
-        if not value or len(value) > INLINE_BYTES:
+        if not value:
             return f'{{"vr":"{vr}"}}'
         return f'{{"vr":"{vr}","InlineBinary":"{base64.b64encode(value).decode("ascii")}"}}'
     if vr == "AT":
-        return _with_values(vr, _attribute_tags(value, little=little))
-    if vr in _NUMBERS:
-        return _with_values(vr, _numbers(vr, value, little=little))
+        return _with_values(vr, [f'"{tag:08X}"' for tag in tags(value, little=little)])
+    if vr in NUMBERS:
+        return _with_values(vr, [_number(number) for number in numbers(vr, value, little=little)])
     text = text_of(value, vr, charsets).text
     write = _WRITERS.get(vr, _string)
     parts = [text] if vr in SINGLE_VALUED_VRS else text.split("\\")
     return _with_values(vr, [write(part) if part else "null" for part in parts] if text else [])
+
+
+def _left_out(vr: str, offset: int, length: int) -> str:
+    """An attribute whose value, at this offset and of this length, is not told."""
+    return f'{{"vr":"{vr}","BulkDataURI":"?offset={offset}&length={length}"}}' if length else f'{{"vr":"{vr}"}}'
 
 
 def _with_values(vr: str, values: list[str]) -> str:
@@ -187,23 +207,11 @@ _WRITERS: Final[dict[str, Callable[[str], str]]] = {
 }
 
 
-def _attribute_tags(value: bytes, *, little: bool) -> list[str]:
-    if len(value) % 4:
-        return []
-    return [f'"{group:04X}{element:04X}"' for group, element in Struct("<HH" if little else ">HH").iter_unpack(value)]
-
-
-def _numbers(vr: str, value: bytes, *, little: bool) -> list[str]:
-    struct = Struct(("<" if little else ">") + _NUMBERS[vr])
-    if len(value) % struct.size:
-        return []
-    numbers = (number for (number,) in struct.iter_unpack(value))
-    if vr in {"FL", "FD"}:
-        return [repr(number) if math.isfinite(number) else _not_finite(number) for number in numbers]
-    return [str(number) if abs(number) <= _MAX_EXACT else f'"{number}"' for number in numbers]
-
-
-def _not_finite(number: float) -> str:
+def _number(number: float) -> str:
+    if isinstance(number, int):
+        return str(number) if abs(number) <= _MAX_EXACT else f'"{number}"'
+    if math.isfinite(number):
+        return repr(number)
     if math.isnan(number):
         return '"NaN"'
     return '"Infinity"' if number > 0 else '"-Infinity"'

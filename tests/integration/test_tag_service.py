@@ -120,6 +120,32 @@ async def test_tags_are_read_from_a_raw_file_and_from_a_form(call):
     assert not raw.warnings
 
 
+async def test_chosen_tags_are_read_in_the_order_asked(call):
+    """Paths of every kind are answered beside the 20 attributes; wrong ones are refused one by one."""
+    asked = [
+        "Rows",
+        "(0002,0010)",
+        '(0009,"GEMS_IDEN_01",02)',
+        "PixelData",
+        "OtherPatientIDsSequence[1].PatientID",
+        "StudyID",
+    ]
+    answer = await call("ReadTags", CT, tags=asked)
+    found = [(found.path, found.tag, found.vr, found.value, found.size_bytes) for found in answer.attributes]
+    assert found == [
+        ("Rows", "(0028,0010)", "US", "128", 0),
+        ("(0002,0010)", "(0002,0010)", "UI", "1.2.840.10008.1.2.1", 0),
+        ('(0009,"GEMS_IDEN_01",02)', "(0009,1002)", "SH", "CT01", 0),
+        ("PixelData", "(7FE0,0010)", "OW", "", 128 * 128 * 2),
+        ("OtherPatientIDsSequence[1].PatientID", "(0010,0020)", "LO", "1234ABCD", 0),
+        ("StudyID", "(0020,0010)", "SH", "1CT1", 0),
+    ]
+    assert answer.tags.dicom_patient_id == "1CT1"
+    error = await refusal(call("ReadTags", CT, tags=["Rows", "Nonsense", "(FFFE,E000)"]))
+    assert error.reason is Reason.INVALID_FIELD
+    assert [violation.field for violation in error.violations] == ["tags[1]", "tags[2]"]
+
+
 async def test_tags_are_answered_before_the_pixel_data_comes(stack, channel):
     """The answer comes while the client still holds the pixel data back."""
     stub = tag_service_pb2_grpc.TagServiceStub(channel)
@@ -135,7 +161,8 @@ async def test_all_tags_come_as_dicom_json(call):
     attributes = json.loads(answer.data)
     assert answer.content_type == "application/dicom+json"
     assert attributes["00100010"]["Value"] == [{"Alphabetic": "CompressedSamples^CT1"}]
-    assert attributes["7FE00010"] == {"vr": "OW"}
+    pixels = CT.index(b"\xe0\x7f\x10\0OW") + 12
+    assert attributes["7FE00010"] == {"vr": "OW", "BulkDataURI": f"?offset={pixels}&length={128 * 128 * 2}"}
 
 
 async def test_an_edited_file_comes_back(call):

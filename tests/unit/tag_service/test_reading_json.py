@@ -1,7 +1,9 @@
 """The DICOM JSON model: what each VR becomes, and that it is JSON whatever the file holds."""
 
 import contextlib
+import hashlib
 import json
+import re
 import struct
 import warnings
 
@@ -12,7 +14,17 @@ from hypothesis import strategies as st
 from service_runtime.errors import ServiceError
 from tag_service.domain.dicom_json import INLINE_BYTES, JsonWriter
 from tag_service.domain.limits import Limits
-from tests.unit.tag_service.building import ENCODINGS, EXPLICIT_LITTLE, IMPLICIT_LITTLE, NAMES, Writer, plain, read
+from tests.unit.tag_service.building import (
+    DEFLATED,
+    ENCODINGS,
+    EXPLICIT_LITTLE,
+    IMPLICIT_LITTLE,
+    NAMES,
+    Writer,
+    body,
+    plain,
+    read,
+)
 from tests.unit.tag_service.test_reading_structure import WHOLE_FILES
 from tests.unit.tag_service.tokens import bytes_of, cut
 
@@ -124,9 +136,51 @@ def test_each_vr_becomes_what_the_annex_says(vr, value, expected):
 def test_bulk_data_is_left_out_and_short_binary_is_inline():
     """Pixel data and long binary values have no value, short ones are base64."""
     assert one(0x00211099, "OB", b"ab") == {"vr": "OB", "InlineBinary": "YWI="}
-    assert one(0x00211099, "OB", bytes(INLINE_BYTES + 2)) == {"vr": "OB"}
-    assert one(0x7FE00010, "OW", b"ab") == {"vr": "OW"}
-    assert json_of([bytes_of("JPEG2000.dcm")])["7FE00010"] == {"vr": "OB"}
+    assert one(0x00211099, "OB", b"") == {"vr": "OB"}
+    assert one(0x7FE00010, "OW", b"") == {"vr": "OW"}
+    assert "InlineBinary" not in one(0x00211099, "OB", bytes(INLINE_BYTES + 2))
+    assert "InlineBinary" not in one(0x7FE00010, "OW", b"ab")
+
+
+def referred_to(data, attribute):
+    """The bytes that an attribute's BulkDataURI refers to."""
+    offset, length = re.fullmatch(r"\?offset=(\d+)&length=(\d+)", attribute["BulkDataURI"]).groups()
+    assert attribute.keys() == {"vr", "BulkDataURI"}
+    return data[int(offset) :][: int(length)]
+
+
+@pytest.mark.parametrize("writer", ENCODINGS, ids=NAMES)
+@pytest.mark.parametrize("size", [999, 100_000])
+def test_what_is_left_out_is_referred_to(writer, size):
+    """R1: for every chunking, offset and length lead to the value: in the file, or in what its data set inflates to."""
+    long, pixels, odd = bytes(range(256)) * 300, bytes(range(64)) * 50, b"seven  "
+    text = hashlib.shake_128(b"").hexdigest(600_000).encode()
+    item = writer.element(0x00211099, "OB", long)
+    elements = [
+        writer.element(0x00280106, "UL", odd),
+        writer.sequence(0x00400275, item),
+        writer.element(0x0040A160, "UT", text),
+        writer.element(0x7FE00010, "OW", pixels),
+    ]
+    data = writer.file(*plain(writer)[:8], *elements)
+    found = json_of(cut(data, size))
+    if writer.transfer_syntax == DEFLATED:
+        (length,) = struct.unpack("<I", data[140:144])
+        data = data[: 144 + length] + body(data)
+    # Of implicit VR, the tag tells that it is US.
+    assert referred_to(data, found["00280106"]) == odd
+    assert referred_to(data, found["00400275"]["Value"][0]["00211099"]) == long
+    assert referred_to(data, found["0040A160"]) == text
+    assert referred_to(data, found["7FE00010"]) == pixels
+
+
+def test_an_encapsulated_value_is_referred_to_with_its_items():
+    """From the first item's header to the delimiter of the sequence."""
+    data = bytes_of("JPEG2000.dcm")
+    value = referred_to(data, json_of(cut(data, 5000))["7FE00010"])
+    assert value.startswith(b"\xfe\xff\0\xe0")
+    assert value.endswith(b"\xfe\xff\xdd\xe0\0\0\0\0")
+    assert data[: data.index(value)].endswith(b"\xe0\x7f\x10\0OB\0\0\xff\xff\xff\xff")
 
 
 def test_text_is_in_unicode_and_says_so():
