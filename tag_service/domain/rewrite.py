@@ -1,78 +1,45 @@
-"""Editing one whole file in memory: bytes and edits in, the bytes of the edited file out.
+"""Editing a file while it streams: pieces of the file in, pieces of the edited file out, memory of a header.
 
-The same file and the same edits always give the same bytes: nothing here asks for the time or for chance.
+The header is held until all of it has come, up to HELD_BYTES, so that what its edits depend on is known; what is wrong
+with the edits or the header is told before a byte is given. From there on each piece is written as it comes. What no
+edit touches is written as the bytes it came as, bulk data without a copy.
+
+An error once pieces were given leaves them without their end: whoever passes them on must not let them pass for a file.
 """
 
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import chain
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Final
 
-from service_runtime.errors import Reason, ServiceError
-from tag_service.domain import apply, dataset, file_meta
-from tag_service.domain.edits import Edits, plan
-from tag_service.domain.limits import Limits
-from tag_service.domain.scopes import root
-from tag_service.domain.serialise import in_pieces, serialise
+from service_runtime.errors import InvalidFieldError, Reason, ServiceError, Violation
+from tag_service.domain import charset, dictionary, edits, file_meta, paths, provenance, tokens, values
+from tag_service.domain.charset import Charsets, CharsetError
+from tag_service.domain.edits import Edit
+from tag_service.domain.elements import MAX_SHORT_FORM_BYTES, element, header, is_short_form, item_header
+from tag_service.domain.limits import MIB, Limits
+from tag_service.domain.paths import Attribute, PrivateAttribute
+from tag_service.domain.plan import Addition, Node, tree_of
+from tag_service.domain.provenance import MODIFIED_ATTRIBUTES_SEQUENCE, ORIGINAL_ATTRIBUTES_SEQUENCE, Provenance
+from tag_service.domain.scope import END, OpenSequence, Scope, addition_bytes
+from tag_service.domain.survey import (
+    PATIENT_ID,
+    SERIES_INSTANCE_UID,
+    SOP_INSTANCE_UID,
+    SPECIFIC_CHARACTER_SET,
+    STUDY_INSTANCE_UID,
+    Survey,
+)
+from tag_service.domain.text import text_of
+from tag_service.domain.tokenizer import Tokenizer
+from tag_service.domain.tokens import Run, Token
+from tag_service.domain.transcode import UTF_8_VALUE, conflict, text_vr, transcoded
+from tag_service.domain.transfer_syntax import IMPLICIT_LE, Encoding
+from tag_service.domain.treatment import Fate, Identity, Treatment
+from tag_service.domain.vr import UNDEFINED_LENGTH
+from tag_service.domain.window import Window
 
-_DIRECTORY_RECORD_SEQUENCE = 0x00041220
-_FILE_META_GROUP = 0x0002
-
-
-@dataclass(frozen=True, slots=True)
-class Edited:
-    """An edited file: its bytes in parts of any size, in order, and its SOPInstanceUID ("" where it has none)."""
-
-    parts: tuple[bytes, ...]
-    sop_instance_uid: str
-
-    @property
-    def size_bytes(self) -> int:
-        """The length of the file."""
-        return sum(map(len, self.parts))
-
-    @property
-    def data(self) -> bytes:
-        """The whole file in one piece, which copies it."""
-        return b"".join(self.parts)
-
-
-def rewrite(data: bytes, edits: Edits, limits: Limits) -> Edited:
-    """The file with the edits applied; what no edit names stays as it is, byte by byte.
-
-    Besides the edits, group lengths are dropped, the file meta information is renewed, and the preamble is zeroed. A
-    file without preamble or file meta information comes out with both.
-
-    Raises what `edits.plan` and `dataset.load` raise, INVALID_FIELD for an edit that does not fit this file,
-    CHARSET_CONFLICT, EDIT_REFUSED for a DICOMDIR and where no element is left, and MALFORMED_DICOM for file meta
-    information inside the data set.
-    """
-    planned = plan(edits)
-    file = dataset.load(data, limits)
-    if any(element.tag == _DIRECTORY_RECORD_SEQUENCE for element in file.elements):
-        # PS3.3 F.3.2.2: its records point to each other by their offsets in the file.
-        raise ServiceError(Reason.EDIT_REFUSED, "A DICOMDIR cannot be edited: make a new one of the edited files.")
-    before = file_meta.identity(file.elements)
-    apply.drop_elements(file, private=edits.remove_private_tags)
-    apply.apply(file, planned)
-    if not file.elements:
-        raise ServiceError(Reason.EDIT_REFUSED, "The edits leave no element in the data set.")
-    if file.elements[0].tag >> 16 == _FILE_META_GROUP:
-        # Behind the new file meta information it would be read as a part of it.
-        raise ServiceError(Reason.MALFORMED_DICOM, "The data set holds file meta information among its elements.")
-    body = serialise(file.elements, root(file).encoding)
-    body = _deflate(body) if file.deflated else chain(body, (file.trailing,))
-    parts = tuple(in_pieces(chain((file_meta.write(file, before),), body)))
-    return Edited(parts, file_meta.uid_in(file.elements, file_meta.SOP_INSTANCE_UID))
-
-
-def _deflate(parts: Iterator[bytes]) -> Iterator[bytes]:
-    """The data set deflated, with a NUL to even length (PS3.5 A.5, RFC 1951)."""
-    stream = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    size = 0
-    for part in parts:
-        deflated = stream.compress(part)
-        size += len(deflated)
-        yield deflated
-    deflated = stream.flush()
-    yield deflated + b"\0" * ((size + len(deflated)) % 2)
+# A header may be longer; what stands behind is edited as it comes.
+HELD_BYTES: Final = 8 * MIB
+_FILE_META_GROUP: Final = 0x0002
+_DERIVED_UIDS: Final = (STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID)
