@@ -26,7 +26,7 @@ from grpc.aio import AbortError, InternalError, ServicerContext
 from service_runtime.errors import Reason, ServiceError
 from service_runtime.identity import CALLER, Gatekeeper, TokenVerifier
 from service_runtime.logs import describe
-from service_runtime.metadata import value_of
+from service_runtime.metadata import came_by_http, value_of
 from service_runtime.status import CODE_OF, HTTP_STATUS_KEY, HTTP_STATUS_OF, STATUS_DETAILS_KEY, status_of
 
 log = structlog.get_logger()
@@ -53,11 +53,6 @@ class _Call:
     method: str
     context: ServicerContext[Any, Any]
     requests: _Requests | None = None
-
-    @property
-    def came_by_http(self) -> bool:
-        """Whether Envoy made this call out of an HTTP request."""
-        return bool(value_of(self.context.invocation_metadata(), "x-envoy-original-path"))
 
     @property
     def takes_early_end(self) -> bool:
@@ -270,7 +265,7 @@ async def _write(context: ServicerContext[Any, Any], response: Any) -> None:
 
 async def _drain_for_http(call: _Call) -> None:
     """An HTTP client looks for the answer when it has sent everything: its connection must not be closed before."""
-    if call.requests is not None and call.came_by_http:
+    if call.requests is not None and came_by_http(call.context):
         await call.requests.drain()
 
 

@@ -1,4 +1,4 @@
-"""The Original Attributes Sequence (PS3.3 C.12.1.1.9): which values a file had before it was edited, when, by whom, why."""
+"""The Original Attributes Sequence (PS3.3 C.12.1.1.9): what a file held before it was edited, when, by whom and why."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -4,42 +4,239 @@ The header is held until all of it has come, up to HELD_BYTES, so that what its 
 with the edits or the header is told before a byte is given. From there on each piece is written as it comes. What no
 edit touches is written as the bytes it came as, bulk data without a copy.
 
-An error once pieces were given leaves them without their end: whoever passes them on must not let them pass for a file.
+The same file and the same edits always give the same bytes: nothing here asks for the time, and only Derive for chance.
 """
 
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from datetime import datetime
 from typing import Final
 
-from service_runtime.errors import InvalidFieldError, Reason, ServiceError, Violation
-from tag_service.domain import charset, dictionary, edits, file_meta, paths, provenance, tokens, values
-from tag_service.domain.charset import Charsets, CharsetError
-from tag_service.domain.edits import Edit
-from tag_service.domain.elements import MAX_SHORT_FORM_BYTES, element, header, is_short_form, item_header
+from service_runtime.errors import InvalidFieldError
+from tag_service.domain import charset, file_meta, paths
+from tag_service.domain.charset import CharsetError, Charsets
+from tag_service.domain.edits import Edit, Edits, Mode, plan
 from tag_service.domain.limits import MIB, Limits
-from tag_service.domain.paths import Attribute, PrivateAttribute
+from tag_service.domain.paths import Attribute
 from tag_service.domain.plan import Addition, Node, tree_of
-from tag_service.domain.provenance import MODIFIED_ATTRIBUTES_SEQUENCE, ORIGINAL_ATTRIBUTES_SEQUENCE, Provenance
-from tag_service.domain.scope import END, OpenSequence, Scope, addition_bytes
+from tag_service.domain.provenance import Provenance
 from tag_service.domain.survey import (
     PATIENT_ID,
     SERIES_INSTANCE_UID,
     SOP_INSTANCE_UID,
-    SPECIFIC_CHARACTER_SET,
     STUDY_INSTANCE_UID,
     Survey,
 )
 from tag_service.domain.text import text_of
 from tag_service.domain.tokenizer import Tokenizer
-from tag_service.domain.tokens import Run, Token
-from tag_service.domain.transcode import UTF_8_VALUE, conflict, text_vr, transcoded
-from tag_service.domain.transfer_syntax import IMPLICIT_LE, Encoding
-from tag_service.domain.treatment import Fate, Identity, Treatment
-from tag_service.domain.vr import UNDEFINED_LENGTH
-from tag_service.domain.window import Window
+from tag_service.domain.tokens import DATA_SET, TRAILING, Event, Run
+from tag_service.domain.treatment import Both, Derive, Fate, Identity, RemovePrivate, Treatment
+from tag_service.domain.writer import DataSetWriter
 
 # A header may be longer; what stands behind is edited as it comes.
 HELD_BYTES: Final = 8 * MIB
-_FILE_META_GROUP: Final = 0x0002
-_DERIVED_UIDS: Final = (STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID)
+_UIDS: Final[tuple[Attribute, ...]] = (STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID)
+
+
+class Rewriter:
+    """One file. `feed` it piece by piece, then `close` it; each gives the pieces of the edited file that are ready.
+
+    After an error both give nothing more, and the pieces given before are no file: whoever passed them on must break
+    off. Raises what reading the file raises, INVALID_FIELD for an edit that does not fit it, CHARSET_CONFLICT,
+    EDIT_REFUSED, and MALFORMED_DICOM for file meta information inside the data set.
+
+    The result has no group lengths, renewed file meta information, and a preamble of zeros, whatever the file had.
+    """
+
+    def __init__(
+        self,
+        edits: tuple[Edit, ...],
+        limits: Limits,
+        *,
+        treatment: Treatment | None = None,
+        record: Provenance | None = None,
+    ) -> None:
+        """`edits` are planned; `treatment` comes to what they leave; `record` asks for the prior values to be kept in
+        the file itself.
+        """
+        self._limits = limits
+        self._treatment = treatment
+        self._record = record
+        self._root = tree_of(edits, treatment.additions() if treatment else ())
+        self._survey = Survey(self._root, limits, recorded=self._recorded() if record else frozenset())
+        self._held: deque[bytes] = deque()
+        self._held_bytes = 0
+        self._tokenizer = Tokenizer(limits)
+        self._writer: DataSetWriter | None = None
+        self._deflater: _Deflater | None = None
+        self._has_ended = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Takes in a piece."""
+        if self._writer is not None:
+            return self._write(self._writer, self._tokenizer.feed(data))
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if not self._survey.feed(data) and self._held_bytes <= HELD_BYTES:
+            return []
+        begun = self._begin()
+        self._end_header(begun[1])
+        return begun[0]
+
+    def close(self) -> list[bytes]:
+        """Takes in the end of the file."""
+        pieces: list[bytes] = []
+        if self._writer is None:
+            self._survey.close()
+            pieces, writer = self._begin()
+        else:
+            writer = self._writer
+        pieces += self._write(writer, self._tokenizer.close())
+        if not self._has_ended:
+            self._has_ended = True
+            writer.end()
+        self._end_header(writer)
+        pieces += self._out(writer.window.pieces())
+        if self._deflater is not None:
+            pieces += self._deflater.close()
+        return pieces
+
+    @property
+    def held_bytes(self) -> int:
+        """How much of the file is held at this moment."""
+        return self._held_bytes if self._writer is None else self._writer.window.held_bytes
+
+    def passes_on(self, size: int) -> bool:
+        """Whether a piece of this many bytes would lie in a bulk value, and so take next to no time."""
+        return self._writer is not None and self._deflater is None and self._tokenizer.bulk_left >= size
+
+    def _begin(self) -> tuple[list[bytes], DataSetWriter]:
+        """Begins to write, with what the survey knows."""
+        survey = self._survey
+        encoding = survey.tokenizer.encoding
+        if self._treatment is not None:
+            self._treatment.begin(self._identity())
+        writer = self._writer = DataSetWriter(
+            self._root,
+            survey,
+            encoding,
+            to_utf_8=_needs_utf_8(self._root, survey),
+            treatment=self._treatment,
+            record=self._record,
+        )
+        before = {tag: file_meta.uid_of(survey.identifiers.get(tag, b"")) for tag in file_meta.MIRRORED}
+        after = {tag: self._uid_after(tag, uid) for tag, uid in before.items()}
+        pieces = [file_meta.write(survey.meta, survey.tokenizer.transfer_syntax_uid, before=before, after=after)]
+        if encoding.deflated:
+            self._deflater = _Deflater()
+        while self._held:
+            pieces += self._write(writer, self._tokenizer.feed(self._held.popleft()))
+        return pieces, writer
+
+    def _end_header(self, writer: DataSetWriter) -> None:
+        """What is wrong with the edits is told all at once, as far as the header shows it."""
+        writer.is_header = False
+        if writer.violations:
+            raise InvalidFieldError(*writer.violations)
+        if writer.conflict is not None:
+            raise writer.conflict
+
+    def _write(self, writer: DataSetWriter, stream: Iterable[Event]) -> list[bytes]:
+        writer.take(self._in_data_set(writer, stream))
+        return self._out(writer.window.pieces())
+
+    def _in_data_set(self, writer: DataSetWriter, stream: Iterable[Event]) -> Iterable[Event]:
+        """The tokens of the data set; what is before it is known, what is behind it only padding."""
+        for token in stream:
+            if not isinstance(token, Run):
+                if token[0] == TRAILING:
+                    self._end_data_set(writer, token[4])
+                    continue
+                if token[0] <= DATA_SET:
+                    continue
+            yield token
+
+    def _end_data_set(self, writer: DataSetWriter, padding: bytes) -> None:
+        if not self._has_ended:
+            self._has_ended = True
+            writer.end()
+        # What pads a deflated stream stands behind it; it is deflated anew, and padded anew.
+        if self._deflater is None:
+            writer.window.write(padding)
+
+    def _out(self, pieces: list[bytes]) -> list[bytes]:
+        return pieces if self._deflater is None else [out for piece in pieces if (out := self._deflater.take(piece))]
+
+    def _identity(self) -> Identity:
+        found = {
+            tag: text_of(self._survey.identifiers.get(tag, b""), "LO", charset.DEFAULT).text
+            for tag in (PATIENT_ID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID)
+        }
+        return Identity(*found.values())
+
+    def _uid_after(self, tag: int, uid: str) -> str:
+        """What a UID of the data set becomes."""
+        edit = self._root.edits.get(tag)
+        if edit is not None:
+            return str(edit.value or "")
+        if self._treatment is None or not uid:
+            return uid
+        fate = self._treatment.fate(tag, "UI", "")
+        return self._treatment.replacement(tag, "UI", uid) if fate is Fate.REPLACE else uid
+
+    def _recorded(self) -> frozenset[Attribute]:
+        """The attributes of the data set whose prior values are recorded."""
+        edited = [attribute for attribute, edit in self._root.edits.items() if not isinstance(edit, Addition)]
+        changes_uids = (
+            self._treatment is not None and self._treatment.fate(STUDY_INSTANCE_UID, "UI", "") is Fate.REPLACE
+        )
+        return frozenset((*edited, *self._root.items, *(_UIDS if changes_uids else ())))
+
+
+def rewriter_of(edits: Edits, limits: Limits, *, at: datetime, system: str) -> Rewriter:
+    """The rewriter for what a caller asks for; `at` and `system` are recorded where prior values are.
+
+    Raises what `edits.plan` raises.
+    """
+    treatment: Treatment | None = RemovePrivate() if edits.remove_private_tags else None
+    if edits.mode is Mode.DERIVE:
+        treatment = Both(treatment, Derive()) if treatment else Derive()
+    record = Provenance(edits.record_original, at, system) if edits.record_original else None
+    return Rewriter(plan(edits), limits, treatment=treatment, record=record)
+
+
+def _needs_utf_8(root: Node, survey: Survey) -> bool:
+    """Whether the character set in force somewhere cannot hold the new value that an edit sets there."""
+    waiting: list[tuple[Node, Charsets]] = [(root, charset.DEFAULT)]
+    while waiting:
+        node, inherited = waiting.pop()
+        facts = survey.facts.get(node)
+        charsets = (facts.charsets if facts else None) or inherited
+        for attribute, edit in node.edits.items():
+            if isinstance(edit, Edit) and edit.value and not edit.value.isascii():
+                try:
+                    charset.encode(edit.value, charsets, paths.vr_of(attribute) or "LO")
+                except CharsetError:
+                    return True
+        waiting += [(item, charsets) for items in node.items.values() for item in items.values()]
+    return False
+
+
+class _Deflater:
+    """The data set deflated, with a NUL to even length (PS3.5 A.5, RFC 1951)."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        self._size = 0
+
+    def take(self, data: bytes) -> bytes:
+        """What is ready."""
+        deflated = self._stream.compress(data)
+        self._size += len(deflated)
+        return deflated
+
+    def close(self) -> list[bytes]:
+        """The rest."""
+        deflated = self._stream.flush()
+        return [deflated + b"\0" * ((self._size + len(deflated)) % 2)]

@@ -6,7 +6,7 @@ from bisect import insort
 from dataclasses import dataclass, field
 from typing import Final
 
-from tag_service.domain import charset, values
+from tag_service.domain import charset, dictionary, values
 from tag_service.domain.charset import Charsets
 from tag_service.domain.elements import element, sequence
 from tag_service.domain.paths import Attribute, PrivateAttribute
@@ -35,7 +35,8 @@ class OpenSequence:
 class Scope:
     """The data set or an item.
 
-    `charsets` is the character set in force, `creators` are the private creators, by the tag that reserves their block.
+    `charsets` is the character set in force, `creators` are the private creators of the last group that has any, by the
+    tag that reserves their block.
     `due` are the attributes that edits add, each at the tag that it comes before the first one behind of; `added` are
     those that were. `facts` are known of the data set and of items that edits name.
     """
@@ -50,6 +51,21 @@ class Scope:
     added: set[Attribute] = field(default_factory=set)
     entered: set[Attribute] = field(default_factory=set)
     has_transcoded: bool = False
+
+    def note_creator(self, tag: int, value: bytes) -> None:
+        """Takes in a private creator."""
+        if self.creators and next(iter(self.creators)) >> 16 != tag >> 16:
+            # Groups come one after the other, and a file may have very many.
+            self.creators.clear()
+        # The first one counts, as everywhere.
+        self.creators.setdefault(tag, charset.decode(value, self.charsets, "LO").text.strip(" \0"))
+
+    def creator_of(self, tag: int) -> str:
+        """The creator of a private element, "" where none was found; a creator is its own."""
+        if not dictionary.is_private(tag):
+            return ""
+        block = tag if dictionary.is_private_creator(tag) else tag & 0xFFFF0000 | tag >> 8 & 0xFF
+        return self.creators.get(block, "")
 
     def expect(self, attribute: Attribute) -> None:
         """Makes an attribute due, unless the scope turns out to hold it."""

@@ -19,7 +19,7 @@ from tag_service.domain.limits import Limits
 from tag_service.domain.paths import Attribute, PrivateAttribute
 from tag_service.domain.plan import Node
 from tag_service.domain.tokenizer import Tokenizer
-from tag_service.domain.tokens import Run, Token
+from tag_service.domain.tokens import Event, Run, Token
 
 SPECIFIC_CHARACTER_SET: Final = 0x00080005
 SOP_CLASS_UID: Final = 0x00080016
@@ -29,9 +29,7 @@ STUDY_INSTANCE_UID: Final = 0x0020000D
 SERIES_INSTANCE_UID: Final = 0x0020000E
 _PIXEL_REPRESENTATION: Final = 0x00280103
 _DIRECTORY_RECORD_SEQUENCE: Final = 0x00041220
-_IDENTIFIERS: Final = frozenset(
-    {SOP_CLASS_UID, SOP_INSTANCE_UID, PATIENT_ID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID}
-)
+_IDENTIFIERS: Final = frozenset({SOP_CLASS_UID, SOP_INSTANCE_UID, PATIENT_ID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID})
 # Private blocks are reserved by elements (gggg,0010) to (gggg,00FF) (PS3.5 7.8.1).
 BLOCKS: Final = range(0x10, 0x100)
 
@@ -108,8 +106,8 @@ class _Spot:
 
 
 class Survey:
-    """Feed it the file until it is `done`, which it is at the first pixel data of the data set itself; close it where the
-    file ends before that. `recorded` are the attributes of the data set whose values are to be kept as they were.
+    """Feed it the file until it is `done`, which it is at the first pixel data of the data set itself; close it where
+    the file ends before that. `recorded` are the attributes of the data set whose values are to be kept as they were.
     """
 
     def __init__(self, root: Node, limits: Limits, *, recorded: frozenset[Attribute] = frozenset()) -> None:
@@ -122,11 +120,11 @@ class Survey:
         # How often each sequence stands that edits lead into.
         self.sequences: Counter[tuple[Node, Attribute]] = Counter()
         # The first token of each recorded attribute decides its place.
-        self.recorded: list[tuple[int, list[Run | Token]]] = []
+        self.recorded: list[tuple[int, list[Event]]] = []
         self._wanted = recorded
         self._root = root
         self._stack = [_Spot(root)]
-        self._recording: list[Run | Token] | None = None
+        self._recording: list[Event] | None = None
         self._recording_depth = 0
 
     def feed(self, data: bytes) -> bool:
@@ -141,11 +139,17 @@ class Survey:
         self._take(self.tokenizer.close())
         self.done = True
 
+    def recorded_in_order(self) -> list[list[Event]]:
+        """The recorded attributes in the order of their tags, private ones with their creators."""
+        blocks = {tag & 0xFFFF0000 | tag >> 8 & 0xFF for tag, _ in self.recorded if tag & 0xFFFF >= BLOCKS.stop}
+        kept = [one for one in self.recorded if not dictionary.is_private_creator(one[0]) or one[0] in blocks]
+        return [events for _, events in sorted(kept, key=lambda one: one[0])]
+
     def facts_of(self, node: Node) -> Facts:
         """What is known of a scope by now."""
         return self.facts.setdefault(node, Facts.about(node))
 
-    def _take(self, stream: Iterator[Run | Token]) -> None:
+    def _take(self, stream: Iterator[Event]) -> None:
         for token in stream:
             if isinstance(token, Run):
                 spot = self._stack[-1]
@@ -205,7 +209,9 @@ class Survey:
         if spot.node is self._root:
             if tag == _DIRECTORY_RECORD_SEQUENCE:
                 # PS3.3 F.3.2.2: its records point to each other by their offsets in the file.
-                raise ServiceError(Reason.EDIT_REFUSED, "A DICOMDIR cannot be edited: make a new one of the edited files.")
+                raise ServiceError(
+                    Reason.EDIT_REFUSED, "A DICOMDIR cannot be edited: make a new one of the edited files."
+                )
             if self._attribute(spot, tag) in self._wanted:
                 self._recording = []
                 self.recorded.append((tag, self._recording))

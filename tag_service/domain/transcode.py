@@ -27,7 +27,9 @@ def text_vr(tag: int, vr: str, creators: Mapping[int, str]) -> str:
     return vr if vr in TEXT_VRS else ""
 
 
-def transcoded(tag: int, vr: str, value: bytes, charsets: Charsets, *, file_vr: str, encoding: Encoding) -> bytes | None:
+def transcoded(
+    tag: int, vr: str, value: bytes, charsets: Charsets, *, file_vr: str, encoding: Encoding
+) -> bytes | None:
     """The value in UTF-8, padded; None where it stays the same. `vr` is its VR as text, `file_vr` that in the file.
 
     Raises CHARSET_CONFLICT where bytes are no text in the character set, or the text is too long for its VR in UTF-8.

@@ -134,6 +134,11 @@ class Window:
         if not self._counted and len(self._buffer) >= _PIECE_BYTES:
             self._flush()
 
+    @property
+    def held_bytes(self) -> int:
+        """How much is held."""
+        return len(self._buffer)
+
     def pieces(self) -> list[bytes]:
         """What was written since the last call and can change no more."""
         if not self._counted:

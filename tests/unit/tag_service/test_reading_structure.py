@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from service_runtime.errors import Reason, ServiceError
 from tag_service.domain import tokens
-from tag_service.domain.dataset import Fragments, Items, load
 from tag_service.domain.limits import MIB, Limits
 from tag_service.domain.problems import ProblemCode
 from tag_service.domain.tokenizer import Tokenizer
@@ -31,6 +30,7 @@ from tests.unit.tag_service.building import (
     read,
 )
 from tests.unit.tag_service.tokens import bytes_of, cut, every, outcome, written
+from tests.unit.tag_service.tree import Fragments, Items, load
 
 EXPLICIT = Writer(EXPLICIT_LITTLE)
 IMPLICIT = Writer(IMPLICIT_LITTLE)
