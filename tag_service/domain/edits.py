@@ -30,8 +30,8 @@ _MAX_EDITS = 200
 class Mode(StrEnum):
     """`CORRECT`: the file stays the instance that it is. `DERIVE`: it becomes a new one, with UIDs of its own."""
 
-    CORRECT = "correct"
-    DERIVE = "derive"
+    CORRECT = "CORRECT"
+    DERIVE = "DERIVE"
 
 
 @dataclass(frozen=True, slots=True)
