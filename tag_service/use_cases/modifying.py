@@ -52,7 +52,7 @@ class Modifying:
         with self._room.share() as share:
             async with opened(chunks) as iterator:
                 async for chunk in iterator:
-                    for piece in _to_send(await _fed(rewriter, chunk)):
+                    for piece in _to_send(await feed(rewriter, chunk)):
                         yield piece
                     if share.size_bytes != rewriter.held_bytes:
                         await share.resize(rewriter.held_bytes)
@@ -78,18 +78,13 @@ class Modifying:
 
             async with opened(chunks) as iterator:
                 async for chunk in iterator:
-                    await keep(await _fed(rewriter, chunk))
+                    await keep(await feed(rewriter, chunk))
             await keep(await in_worker(rewriter.close))
             share.settle()
             yield EditedFile(tuple(parts), size, digest.hexdigest())
 
     def _rewriter(self, edits: Edits) -> Rewriter:
         return rewriter_of(edits, self._limits, at=self._clock(), system=_SYSTEM)
-
-
-async def _fed(rewriter: Rewriter, chunk: bytes) -> list[bytes]:
-    # What only passes takes no time worth a worker's.
-    return rewriter.feed(chunk) if rewriter.passes_on(len(chunk)) else await feed(rewriter.feed, chunk)
 
 
 def _to_send(pieces: list[bytes]) -> Iterator[bytes]:

@@ -12,7 +12,7 @@ import pytest
 from service_runtime.errors import InvalidFieldError, Reason, ServiceError
 from tag_service.domain.edits import Edits
 from tag_service.domain.limits import Limits
-from tag_service.use_cases.feeding import in_worker
+from tag_service.use_cases.feeding import INLINE_BYTES, feed, in_worker
 from tag_service.use_cases.modifying import Modifying
 from tag_service.use_cases.reading import read_all_tags, read_tags, validate
 from tests.unit.tag_service.building import EXPLICIT_LITTLE, Writer, plain, read
@@ -70,6 +70,30 @@ async def test_tags_are_read_without_waiting_for_the_pixel_data(size):
     assert (await read_tags(upload, LIMITS)).tags.patient_id == "MRN7"
     assert upload.asked <= len(cut(header, size)) + 2
     assert upload.closed
+
+
+class Noting:
+    """Notes in which thread it was fed."""
+
+    def __init__(self, bulk_left):
+        self._bulk_left = bulk_left
+
+    def passes_on(self, size):
+        """Whether that much lies in the bulk value."""
+        return size <= self._bulk_left
+
+    def feed(self, _data):
+        """The thread."""
+        return threading.current_thread()
+
+
+async def test_only_what_may_take_long_is_read_in_a_worker():
+    """Little data is read at once, and bulk data however much, all else in a worker."""
+    here = threading.current_thread()
+    assert await feed(Noting(0), bytes(INLINE_BYTES)) is here
+    assert await feed(Noting(0), bytes(INLINE_BYTES + 1)) is not here
+    assert await feed(Noting(10**6), bytes(10**6)) is here
+    assert await feed(Noting(10**6 - 1), bytes(10**6)) is not here
 
 
 async def test_all_tags_are_json_in_utf8():
