@@ -8,8 +8,7 @@ from tag_service.domain.charset import DEFAULT, SPECIFIC_CHARACTER_SET, charsets
 from tag_service.domain.dicom_tags import FIELDS, HIGHEST, IDENTIFYING, Header, decode_tags
 from tag_service.domain.dictionary import PIXEL_TAGS
 from tag_service.domain.limits import Limits
-from tag_service.domain.order import MESSAGES
-from tag_service.domain.problems import ProblemCode
+from tag_service.domain.order import MESSAGES, TagOrder
 from tag_service.domain.tokenizer import Tokenizer
 from tag_service.domain.tokens import Event, Run
 
@@ -28,8 +27,7 @@ class HeaderReader:
         self.done = False
         self._tokenizer = Tokenizer(limits)
         self._values: dict[int, bytes] = {}
-        self._seen: set[int] = set()
-        self._last = -1
+        self._order = TagOrder()
         self._in_order = True
         self._depth = 0
 
@@ -71,29 +69,32 @@ class HeaderReader:
 
     def _take_run(self, run: Run) -> bool:
         """Takes the values that are wanted; whether that is enough."""
+        values, ascending = self._values, self._order.ascending
+        last = ascending[-1] if ascending else -1
         for tag, _, _, start, stop in run.elements:
-            if self._take_tag(tag):
-                return True
-            if tag in _WANTED and tag not in self._values:
-                self._values[tag] = run.buffer[start:stop]
+            # As `_take_tag` does, without a call for each.
+            if tag > last:
+                last = tag
+                ascending.append(tag)
+            else:
+                self._note_disorder(tag)
+            if tag > HIGHEST:
+                if self._is_enough(tag):
+                    return True
+            elif tag in _WANTED and tag not in values:
+                values[tag] = run.buffer[start:stop]
         return False
 
     def _take_tag(self, tag: int) -> bool:
-        """Takes notice of an element of the data set; whether that is enough."""
-        if tag > self._last:
-            self._last = tag
-        else:
-            self._note_disorder(tag)
-        if tag > HIGHEST and self._is_enough(tag):
-            self.done = True
-            return True
-        self._seen.add(tag)
-        return False
+        """Takes notice of an element that is no plain one; whether that is enough."""
+        self._note_disorder(tag)
+        return tag > HIGHEST and self._is_enough(tag)
 
     def _is_enough(self, tag: int) -> bool:
-        return tag in PIXEL_TAGS or (self._in_order and all(wanted in self._values for wanted in IDENTIFYING))
+        self.done = tag in PIXEL_TAGS or (self._in_order and all(wanted in self._values for wanted in IDENTIFYING))
+        return self.done
 
     def _note_disorder(self, tag: int) -> None:
-        self._in_order = False
-        code = ProblemCode.DUPLICATE_TAG if tag in self._seen else ProblemCode.OUT_OF_ORDER
-        self._tokenizer.note(code, MESSAGES[code], tag)
+        if (code := self._order.check(tag)) is not None:
+            self._in_order = False
+            self._tokenizer.note(code, MESSAGES[code], tag)

@@ -10,10 +10,14 @@ _PADDING: Final = " \0"
 
 def text_of(value: bytes, vr: str, charsets: Charsets) -> Decoded:
     """The text of a value of a text VR; several values are joined by a backslash (PS3.5 6.2)."""
-    decoded = decode(value, charsets if vr in TEXT_VRS else DEFAULT, vr)
+    # The same in every character set, and most values are so.
+    if value.isascii() and b"\x1b" not in value:
+        text, exact = value.decode("ascii"), True
+    else:
+        text, exact = decode(value, charsets if vr in TEXT_VRS else DEFAULT, vr)
     if vr in SINGLE_VALUED_VRS:
         # Leading spaces count in these (PS3.5 6.2).
-        return Decoded(decoded.text.rstrip(_PADDING), decoded.exact)
-    if "\\" not in decoded.text:
-        return Decoded(decoded.text.strip(_PADDING), decoded.exact)
-    return Decoded("\\".join(part.strip(_PADDING) for part in decoded.text.split("\\")), decoded.exact)
+        return Decoded(text.rstrip(_PADDING), exact)
+    if "\\" not in text:
+        return Decoded(text.strip(_PADDING), exact)
+    return Decoded("\\".join(part.strip(_PADDING) for part in text.split("\\")), exact)
