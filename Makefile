@@ -7,6 +7,7 @@ MAKEFLAGS += --no-builtin-rules
 
 PYTHON ?= python3
 ROLE ?= radiologist
+SECONDS ?= 60
 BIN := .venv/bin
 GENERATED := generated/.made
 INSTALLED := .venv/.installed
@@ -16,7 +17,7 @@ export PYTHONPATH := $(CURDIR):$(CURDIR)/generated
 # Chatter of set-up goes to stderr: the output of `make -s token` is the token.
 CHATTER := 1>&2
 
-.PHONY: help setup proto demo up token user test test-unit test-integration test-e2e check conformance bench fmt migrate lock orthanc
+.PHONY: help setup proto demo up token user test test-unit test-integration test-e2e check conformance fuzz bench fmt migrate lock orthanc
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-17s %s\n", $$1, $$2}'
@@ -61,6 +62,9 @@ bench: setup ## measure speed and memory, each against something else in the sam
 conformance: $(INSTALLED) ## hold the tag engine against other readers over the files in a folder; DIR=..., NAMES=1
 	@: "$${DIR:?set DIR to a folder of DICOM files}"
 	@$(BIN)/python -m conformance "$$DIR" $(if $(NAMES),--names)
+
+fuzz: $(INSTALLED) ## feed the tag engine random and broken files; SECONDS=60
+	@$(BIN)/python -m tests.unit.tag_service.fuzz --seconds $(SECONDS)
 
 fmt: $(INSTALLED) ## format the code and mend what ruff can
 	$(BIN)/ruff check --fix

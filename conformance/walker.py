@@ -29,6 +29,8 @@ _IMPLICIT: Final = "1.2.840.10008.1.2"
 _BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
 _DEFLATED: Final = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
 _META_ELEMENT_BYTES: Final = 8
+# Some writers leave it behind what they deflate (RFC 1952 2.3.1).
+_GZIP_TRAILER_BYTES: Final = 8
 
 
 class BrokenError(Exception):
@@ -119,7 +121,7 @@ def walk(data: bytes) -> Walked:
     walked.stack.append(_Open(is_sequence=False, end=None, explicit=explicit, little=little))
     _go(walked)
     trailing = rest[walked.position :]
-    if trailing.strip(b"\0"):
+    if trailing.strip(b"\0") or padding[_GZIP_TRAILER_BYTES:].strip(b"\0"):
         raise BrokenError("malformed", begin + walked.position)
     return Walked(
         preamble=data[:128] if has_prefix else b"",

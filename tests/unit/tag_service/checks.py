@@ -1,0 +1,256 @@
+"""What must hold of random files. Each check makes one, shows it to `seen`, and asserts; tests and fuzzer run them."""
+
+import json
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Any
+
+import pytest
+
+from service_runtime.errors import Reason, ServiceError
+from tag_service.domain import tokens
+from tag_service.domain.dicom_json import JsonWriter
+from tag_service.domain.limits import Limits
+from tag_service.domain.reading import HeaderReader
+from tag_service.domain.tokenizer import Tokenizer
+from tag_service.domain.validation import Validator
+from tests.unit.tag_service.building import DEFLATED, body, edit
+from tests.unit.tag_service.damaging import damaged_file
+from tests.unit.tag_service.random_edits import new_value, random_edits, replaced, transcoded, without_group_lengths
+from tests.unit.tag_service.random_files import BuiltFile, Value, as_json, encode, encode_node, random_file
+from tests.unit.tag_service.tokens import elements_of, outcome
+
+Seen = Callable[[bytes], None]
+
+_NAMES = {"patient_id": 0x00100020, "patient_name": 0x00100010, "study_date": 0x00080020, "modality": 0x00080060}
+
+
+def random_pieces(random: Random, data: bytes) -> list[bytes]:
+    """The data in pieces: of one size, or of all sizes."""
+    size = random.choice([1, 2, 3, 7, 64, 509, 4096])
+    if len(data) > 4096:
+        size = max(size, 7)
+    pieces, position = [], 0
+    is_even = random.randrange(2)
+    while position < len(data):
+        stop = position + (size if is_even else random.randrange(2 * size + 1))
+        pieces.append(data[position:stop])
+        position = stop
+    return pieces
+
+
+def check_reading(random: Random, seen: Seen) -> None:
+    """R1, R3, R4, R5, R6, R7: tokens, tags and JSON are those of the tree, whatever the pieces are."""
+    file = random_file(random)
+    data = file.data
+    seen(data)
+    pieces = random_pieces(random, data)
+    found = outcome(pieces)
+    assert found == outcome([data])
+    assert tokenized(pieces) == encode(file.tree, file.writer)
+    assert without_references(json.loads(json_of(pieces))) == as_json(file.tree)
+    tags = tags_of(pieces)
+    texts = {node.tag: node.text for node in reversed(file.tree) if isinstance(node, Value)}
+    for name, tag in _NAMES.items():
+        assert getattr(tags, name) == (texts.get(tag) or "")
+    validator = Validator(Limits())
+    for piece in pieces:
+        validator.feed(piece)
+    validator.close()
+    assert validator.verdict().is_valid
+
+
+def check_rewriting(random: Random, seen: Seen) -> None:
+    """M1, M2, M3, M13: with nothing to change the data set is the same but for group lengths."""
+    file = random_file(random)
+    seen(file.data)
+    result = edit(file.data)
+    assert body(result) == encode(without_group_lengths(file.tree), file.writer)
+    assert edit(result) == result
+
+
+def check_edits(random: Random, seen: Seen) -> None:
+    """M1, M2, M3, M6, M9: edits change what they name, and lengths around it; all else is the same bytes."""
+    file = random_file(random)
+    edits = random_edits(random, file)
+    seen(file.data)
+    assert body(edit(file.data, **edits.keywords)) == encode(edits.tree, file.writer), edits.keywords
+
+
+def check_transcoding(random: Random, seen: Seen) -> None:
+    """M5: for a value that the character set cannot hold, all text becomes UTF-8, and says so."""
+    file = random_file(random)
+    if file.charset == "ISO_IR 192":
+        return
+    seen(file.data)
+    name = "山田^Ж=éΩ\u0e01"
+    new = new_value(0x00100010, "PN", name, file.writer, "utf-8" if file.charset != "GB18030" else "gb18030")
+    tree = without_group_lengths(file.tree)
+    # GB18030 holds all of Unicode.
+    tree = tree if file.charset == "GB18030" else transcoded(tree, file.charset)
+    assert body(edit(file.data, patient_name=name)) == encode(replaced(tree, new, file.writer), file.writer)
+
+
+def check_cuts(random: Random, seen: Seen) -> None:
+    """R9, M11: a file that is cut off anywhere but between two elements of its data set is an error, also for edits."""
+    file = random_file(random)
+    data = file.data
+    for _ in range(6):
+        cut = data[: random.randrange(len(data))]
+        seen(cut)
+        check_cut(file, cut)
+
+
+def check_cut(file: BuiltFile, cut: bytes) -> None:
+    """What a beginning of a file gives: an error, or where it ends between two elements the elements before."""
+    whole = whole_elements(file, len(cut))
+    readers: list[Callable[[], Any]] = [lambda: json_of([cut]), lambda: edit(cut, patient_id="NEW")]
+    if whole is not None:
+        assert without_references(json.loads(readers[0]())) == as_json(file.tree[:whole])
+        readers[1]()
+        return
+    for read in readers:
+        with pytest.raises(ServiceError) as caught:
+            read()
+        assert caught.value.reason in {Reason.TRUNCATED_FILE, Reason.NOT_DICOM, Reason.EMPTY_FILE}
+    validator = Validator(Limits())
+    validator.feed(cut)
+    validator.close()
+    assert not validator.verdict().is_valid
+
+
+def whole_elements(file: BuiltFile, size: int) -> int | None:
+    """How many elements of the data set a beginning of so many bytes holds; None where it ends inside one, or before
+    the first.
+    """
+    if file.writer.transfer_syntax == DEFLATED:
+        # Its end mark tells where it ends; a NUL may follow that.
+        is_padding = file.data.endswith(b"\0") and size == len(file.data) - 1 and _inflates(file.data[:-1])
+        return len(file.tree) if is_padding else None
+    end = len(file.data) - len(encode(file.tree, file.writer))
+    for count, node in enumerate(file.tree, 1):
+        end += len(encode_node(node, file.writer))
+        if end == size:
+            return count
+    return None
+
+
+def _inflates(data: bytes) -> bool:
+    try:
+        tokenized([data])
+    except ServiceError:
+        return False
+    return True
+
+
+def check_damage(random: Random, seen: Seen) -> None:
+    """R1, R8, R9: whatever the bytes are, an answer comes out, the same for all pieces, or a ServiceError."""
+    data = damaged_file(random)
+    seen(data)
+    pieces = random_pieces(random, data)
+    whole = outcome([data])
+    assert outcome(pieces) == whole
+    limits = Limits(depth=random.randrange(5), elements=random.randrange(1, 60), header_bytes=random.randrange(2000))
+    check_limits(data, limits)
+    attempt(lambda: json.loads(json_of(pieces)))
+    attempt(lambda: tags_of(pieces))
+    validator = Validator(Limits())
+    validator.feed(data)
+    validator.close()
+    assert validator.verdict().is_valid is not isinstance(whole[-2], Reason)
+    for edits in (
+        {},
+        {"patient_name": "Ж^é", "remove_private_tags": True},
+        {"set": (_NESTED,), "remove": ("StudyID",)},
+    ):
+        result = attempt(lambda edits=edits: edit(data, **edits))
+        if result is not None:
+            # What comes out can be read and edited again.
+            assert not isinstance(outcome([result])[-2], Reason)
+            assert edit(result, **edits) == result
+
+
+_NESTED = "ReferencedImageSequence[0].StudyID=1"
+
+
+def attempt(work: Callable[[], Any]) -> Any:
+    """What it gives; None where the caller would be told an error."""
+    try:
+        return work()
+    except ServiceError:
+        return None
+
+
+def check_limits(data: bytes, limits: Limits) -> None:
+    """The tokens of a file stay within the limits, be it with an error."""
+    tokenizer = Tokenizer(limits)
+    elements = depth = header_bytes = 0
+    try:
+        for event in (*tokenizer.feed(data), *tokenizer.close()):
+            if isinstance(event, tokens.Run):
+                elements += len(event.elements)
+                header_bytes += sum(stop - start for _, _, start, _, stop in event.elements)
+            else:
+                elements += event[0] in {tokens.BULK, tokens.FRAGMENTS, tokens.SEQUENCE, tokens.ITEM_BEGIN}
+                depth += (event[0] == tokens.SEQUENCE) - (event[0] == tokens.SEQUENCE_END)
+            assert elements <= limits.elements
+            assert depth <= limits.depth
+            assert header_bytes <= limits.header_bytes
+    except ServiceError:
+        pass
+
+
+# The engine, asked in pieces.
+
+
+def tokenized(pieces: list[bytes]) -> bytes:
+    """The data set, put together of its tokens again."""
+    tokenizer = Tokenizer(Limits())
+    found = bytearray()
+
+    def take(stream: Iterator[tokens.Event]) -> None:
+        for event in stream:
+            if isinstance(event, tokens.Run):
+                for _, _, header, value, _ in elements_of(event):
+                    found.extend(header + value)
+            elif event[0] not in {tokens.PREAMBLE, tokens.META_ELEMENT, tokens.TRAILING}:
+                found.extend(event[3] + event[4])
+
+    for piece in pieces:
+        take(tokenizer.feed(piece))
+    take(tokenizer.close())
+    return bytes(found)
+
+
+def json_of(pieces: list[bytes]) -> str:
+    """The DICOM JSON model."""
+    writer = JsonWriter(Limits())
+    for piece in pieces:
+        writer.feed(piece)
+    writer.close()
+    return writer.text()
+
+
+def tags_of(pieces: list[bytes]) -> Any:
+    """The 20 attributes."""
+    reader = HeaderReader(Limits())
+    if not any(map(reader.feed, pieces)):
+        reader.close()
+    return reader.header().tags
+
+
+def without_references(model: Any) -> Any:
+    """The JSON model without what stands for bulk data."""
+    if isinstance(model, dict):
+        return {name: without_references(value) for name, value in model.items() if name != "BulkDataURI"}
+    return [without_references(value) for value in model] if isinstance(model, list) else model
+
+
+CHECKS: dict[str, Callable[[Random, Seen], None]] = {
+    "reading": check_reading,
+    "rewriting": check_rewriting,
+    "edits": check_edits,
+    "transcoding": check_transcoding,
+    "cuts": check_cuts,
+    "damage": check_damage,
+}
