@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from conformance.walker import ITEM_END, SEQUENCE_END, Part
@@ -11,7 +12,7 @@ from tag_service.domain.dicom_tags import DicomTags
 from tag_service.domain.edits import Edits
 from tag_service.domain.limits import Limits
 from tag_service.domain.reading import HeaderReader
-from tag_service.domain.rewrite import rewrite
+from tag_service.domain.rewrite import rewriter_of
 from tag_service.domain.tokenizer import Tokenizer
 
 LIMITS: Final = Limits()
@@ -57,7 +58,8 @@ def json_of(data: bytes) -> str:
 
 def rewritten(data: bytes, **edits: str) -> bytes:
     """The file with these fields of ModifyTags edited. Raises ServiceError."""
-    return rewrite(data, Edits(**edits), LIMITS).data  # type: ignore[arg-type]
+    rewriter = rewriter_of(Edits(**edits), LIMITS, at=datetime.now(UTC), system="CONFORMANCE")  # type: ignore[arg-type]
+    return b"".join((*(out for piece in pieces(data) for out in rewriter.feed(piece)), *rewriter.close()))
 
 
 def tokenized(data: bytes, size: int = PIECE_BYTES) -> Tokenized:

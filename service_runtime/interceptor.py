@@ -13,21 +13,22 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 import structlog
-from google.protobuf.message import DecodeError
 from grpc.aio import AbortError, InternalError, ServicerContext
 
 from service_runtime.errors import Reason, ServiceError
 from service_runtime.identity import CALLER, Gatekeeper, TokenVerifier
 from service_runtime.logs import describe
-from service_runtime.metadata import value_of
+from service_runtime.metadata import came_by_http, value_of
+from service_runtime.requests import Requests, parsed
 from service_runtime.status import CODE_OF, HTTP_STATUS_KEY, HTTP_STATUS_OF, STATUS_DETAILS_KEY, status_of
+from service_runtime.uploads import UploadLimits
 
 log = structlog.get_logger()
 
@@ -37,7 +38,7 @@ EARLY_END_KEY = "x-takes-early-end"
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 _REQUEST_ID_FORM = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
-# A client that is answered in the middle of its upload may lose the answer, unless the rest of the upload is read
+# A client that is refused in the middle of its upload may lose the answer, unless the rest of the upload is read
 # first; but only so much of it.
 _DRAIN_BYTES = 256 * 1024 * 1024
 _DRAIN_SECONDS = 10
@@ -52,80 +53,14 @@ class _Call:
 
     method: str
     context: ServicerContext[Any, Any]
-    requests: _Requests | None = None
-
-    @property
-    def came_by_http(self) -> bool:
-        """Whether Envoy made this call out of an HTTP request."""
-        return bool(value_of(self.context.invocation_metadata(), "x-envoy-original-path"))
+    requests: Requests | None = None
 
     @property
     def takes_early_end(self) -> bool:
         """Whether the caller says that it sees the end of a call also while it writes, which grpc.aio by itself does
-        not (grpc/grpc#36066).
+        not (grpc/grpc#36066), nor do all HTTP clients.
         """
         return bool(value_of(self.context.invocation_metadata(), EARLY_END_KEY))
-
-
-# What stands for the message after the last.
-_END: Any = object()
-
-
-class _Requests:
-    """A request stream that can be waited for again after a wait was cancelled, with no message lost, and that can be
-    read to its end when nobody wants it any more.
-    """
-
-    def __init__(self, messages: AsyncIterator[bytes], parse: Callable[[bytes], Any]) -> None:
-        self._messages = messages
-        self._parse = parse
-        self._reading: asyncio.Task[Any] | None = None
-        self._ended = False
-
-    def __aiter__(self) -> _Requests:
-        return self
-
-    async def __anext__(self) -> Any:
-        if self._ended:
-            raise StopAsyncIteration
-        if self._reading is None:
-            self._reading = asyncio.create_task(_next_or_end(self._messages))
-        message = await asyncio.shield(self._reading)
-        self._reading = None
-        if message is _END:
-            self._ended = True
-            raise StopAsyncIteration
-        return _parsed(message, self._parse)
-
-    async def drain(self) -> None:
-        """Reads and forgets the rest, up to a limit in bytes and time."""
-        size = 0
-        try:
-            async with asyncio.timeout(_DRAIN_SECONDS):
-                async for message in self:
-                    size += message.ByteSize()
-                    if size > _DRAIN_BYTES:
-                        break
-        except TimeoutError:
-            pass
-
-    def close(self) -> None:
-        """Gives up the wait for a message that nobody asks for any more."""
-        if self._reading is not None and not self._reading.cancel() and not self._reading.cancelled():
-            self._reading.exception()  # looked at, so that it does not count as unnoticed
-
-
-async def _next_or_end(messages: AsyncIterator[Any]) -> Any:
-    return await anext(messages, _END)
-
-
-def _parsed(data: bytes, parse: Callable[[bytes], Any]) -> Any:
-    try:
-        return parse(data)
-    except DecodeError as error:
-        raise ServiceError(
-            Reason.INVALID_FIELD, "The bytes are no message of this method. Send what the protos describe."
-        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,24 +74,31 @@ class _Method:
 
     def call(self, request: Any, context: ServicerContext[Any, Any]) -> _Call:
         """A call of the method, `request` being what grpc gives: bytes, or their stream."""
-        return _Call(self.name, context, _Requests(aiter(request), self.parse) if self.request_streaming else None)
+        return _Call(self.name, context, Requests(aiter(request), self.parse) if self.request_streaming else None)
 
     def request(self, request: Any, call: _Call) -> Any:
         """The request for the servicer: a message, or their stream. Raises INVALID_FIELD for bytes that are none."""
-        return _parsed(request, self.parse) if call.requests is None else call.requests
+        return parsed(request, self.parse) if call.requests is None else call.requests
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps the calls of our own services; health checking and reflection pass as they are, without a token."""
 
     def __init__(
-        self, *, verifier: TokenVerifier, gatekeeper: Gatekeeper, public: frozenset[str], max_calls: int
+        self,
+        *,
+        verifier: TokenVerifier,
+        gatekeeper: Gatekeeper,
+        public: frozenset[str],
+        max_calls: int,
+        upload_limits: UploadLimits,
     ) -> None:
         """`public` are the methods of our own that ask for no token, `max_calls` how many calls may run at once."""
         self._verifier = verifier
         self._gatekeeper = gatekeeper
         self._public = public
         self._max_calls = max_calls
+        self._upload_limits = upload_limits
         self._running = 0
 
     async def intercept_service(
@@ -183,7 +125,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             one = method.call(request, context)
             async with self._around(one):
                 response = await method.behaviour(method.request(request, one), context)
-                await _drain_for_http(one)
+                await self._drain_for_http(one)
                 return response
 
         return call
@@ -199,7 +141,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 async with aclosing(method.behaviour(method.request(request, one), context)) as responses:
                     async for response in responses:
                         await _write(context, response)
-                await _drain_for_http(one)
+                await self._drain_for_http(one)
 
         return call
 
@@ -248,6 +190,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 **facts,
             )
 
+    async def _drain_for_http(self, call: _Call) -> None:
+        """Reads the rest of an upload that is answered: many HTTP clients look for the answer only when they have sent
+        everything, and lose it where Envoy closes their connection before.
+        """
+        if call.requests is not None and came_by_http(call.context) and not call.takes_early_end:
+            limits = self._upload_limits
+            await call.requests.drain(max_bytes=limits.request_bytes, idle_seconds=limits.idle_seconds)
+
     async def _admit(self, call: _Call, facts: dict[str, Any]) -> None:
         """Lets the call in, or raises why not; adds the user to the facts that are logged."""
         if self._running > self._max_calls:
@@ -268,16 +218,12 @@ async def _write(context: ServicerContext[Any, Any], response: Any) -> None:
         raise asyncio.CancelledError from None
 
 
-async def _drain_for_http(call: _Call) -> None:
-    """An HTTP client looks for the answer when it has sent everything: its connection must not be closed before."""
-    if call.requests is not None and call.came_by_http:
-        await call.requests.drain()
-
-
 async def _abort(call: _Call, error: ServiceError, request_id: str) -> None:
     # To refuse a call for want of room must not take up room.
     if call.requests is not None and not call.takes_early_end and error.reason is not Reason.OVERLOADED:
-        await call.requests.drain()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                await call.requests.drain(max_bytes=_DRAIN_BYTES, idle_seconds=_DRAIN_SECONDS)
     status = status_of(error, request_id=request_id)
     trailing: list[tuple[str, str | bytes]] = [(STATUS_DETAILS_KEY, status.SerializeToString())]
     if error.reason in HTTP_STATUS_OF:

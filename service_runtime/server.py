@@ -44,6 +44,11 @@ _SERVER_OPTIONS = (
     # number may be refused, over the second it is. gRPC's own 8 KiB would refuse a list of edits, quoting its headers.
     ("grpc.max_metadata_size", 48 * 1024),
     ("grpc.absolute_max_metadata_size", 64 * 1024),
+    # How far a sender may be ahead of us, a call. Left alone, gRPC lets that grow to megabytes, which are of no use to
+    # an answer that needs but the beginning of a file. It is as fast on one machine; with 10 ms between both ends a
+    # call passes 50 MB/s.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 512 * 1024),
     # Half-open connections are found within a minute.
     ("grpc.keepalive_time_ms", 40_000),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -188,6 +193,7 @@ async def _server_of(
         gatekeeper=service.gatekeeper,
         public=service.public_methods,
         max_calls=settings.max_concurrent_rpcs,
+        upload_limits=settings.upload_limits,
     )
     at_once = settings.max_concurrent_rpcs + _SPARE_CALLS
     server = grpc.aio.server(

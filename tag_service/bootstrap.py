@@ -18,8 +18,7 @@ async def tag_service(settings: TagSettings) -> AsyncGenerator[Service, None]:
     """The service. It stands on nothing else, so it is ready once it serves."""
     servicer = TagServicer(
         modifying=Modifying(
-            settings.limits_in_memory,
-            max_files=settings.max_files_in_memory,
+            settings.limits,
             max_bytes=settings.max_bytes_in_memory,
             wait_seconds=settings.memory_wait_seconds,
         ),

@@ -1,7 +1,5 @@
 """The settings of tag_service, from the environment. README.md explains them to operators."""
 
-from dataclasses import replace
-
 from pydantic import Field
 
 from service_runtime.settings import RuntimeSettings
@@ -13,9 +11,8 @@ class TagSettings(RuntimeSettings):
 
     tag_service_listen: str = "0.0.0.0:50051"
 
-    # Editing holds whole files in memory.
+    # What is edited for HTTP callers is held until it has all come in.
     max_files_in_memory: int = Field(default=8, ge=1)
-    max_inflated_in_memory_mb: int = Field(default=256, ge=1)
     memory_wait_seconds: float = Field(default=10, gt=0)
 
     max_dicom_depth: int = Field(default=100, ge=1, le=1000)
@@ -37,11 +34,5 @@ class TagSettings(RuntimeSettings):
 
     @property
     def max_bytes_in_memory(self) -> int:
-        """What the files that are edited may take up before and after, all together."""
+        """What is held of the files that are edited, all together."""
         return self.max_files_in_memory * self.max_dicom_file_size_mb * MIB
-
-    @property
-    def limits_in_memory(self) -> Limits:
-        """The limits on one file that is edited."""
-        inflated_bytes = min(self.max_inflated_mb, self.max_inflated_in_memory_mb) * MIB
-        return replace(self.limits, inflated_bytes=inflated_bytes)

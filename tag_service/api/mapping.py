@@ -2,14 +2,19 @@
 
 import urllib.parse
 from collections.abc import Iterable
-from typing import Final
+from enum import StrEnum
+from typing import Final, TypeVar
 
 from ris.tags.v1 import dicom_tags_pb2, tag_service_pb2
+from service_runtime.errors import InvalidFieldError, Violation
 from tag_service.domain.chosen import ChosenAttribute
 from tag_service.domain.dicom_tags import DicomTags, Header
-from tag_service.domain.edits import Edits
+from tag_service.domain.edits import Edits, Mode
 from tag_service.domain.problems import Problem
+from tag_service.domain.provenance import ModificationReason
 from tag_service.domain.validation import Verdict
+
+ChoiceT = TypeVar("ChoiceT", bound=StrEnum)
 
 _DEFAULT_FILENAME: Final = "edited.dcm"
 _OPTIONAL: Final = {
@@ -28,13 +33,25 @@ def edits_from(request: tag_service_pb2.ModifyTagsRequest) -> Edits:
     # An option that is present and empty empties its attribute.
     present = {field.name for field, _ in request.ListFields()}
     named = {name: getattr(request, proto_name) for name, proto_name in _OPTIONAL.items() if proto_name in present}
+    reason = _choice("record_reason", request.record_reason, ModificationReason, ModificationReason.CORRECT)
+    if request.record_reason and not request.record_original:
+        raise InvalidFieldError(Violation("record_reason", "needs record_original: without it nothing is recorded"))
     return Edits(
         **named,
         remove_private_tags=request.remove_private_tags,
         set=tuple(request.set),
         remove=tuple(request.remove),
         force=request.force,
+        mode=_choice("mode", request.mode, Mode, Mode.CORRECT),
+        record_original=reason if request.record_original else None,
     )
+
+
+def _choice(field: str, value: str, choices: type[ChoiceT], default: ChoiceT) -> ChoiceT:
+    try:
+        return choices(value) if value else default
+    except ValueError:
+        raise InvalidFieldError(Violation(field, f"is none of {', '.join(choices)}")) from None
 
 
 def header_to_proto(header: Header, attributes: Iterable[ChosenAttribute] = ()) -> tag_service_pb2.ReadTagsResponse:

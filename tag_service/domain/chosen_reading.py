@@ -62,6 +62,10 @@ class ChosenReader:
         self._bulk: Found | None = None
         self._bulk_start = 0
 
+    def passes_on(self, size: int) -> bool:
+        """Whether a piece of this many bytes would lie in a bulk value, and so take next to no time."""
+        return self._tokenizer.bulk_left >= size
+
     def feed(self, data: bytes) -> bool:
         """Takes in a piece; gives `done`. Raises what the tokenizer does."""
         self._take(self._tokenizer.feed(data))

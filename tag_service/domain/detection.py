@@ -3,6 +3,7 @@
 from typing import Final
 
 from tag_service.domain import dictionary
+from tag_service.domain.headers import VR_CODES
 from tag_service.domain.transfer_syntax import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_BE, IMPLICIT_LE, Encoding
 from tag_service.domain.vr import LONG_VRS, UNDEFINED_LENGTH, VRS
 
@@ -21,7 +22,7 @@ def guess(start: bytes) -> Encoding | None:
 
 def corrected(start: bytes, declared: Encoding) -> Encoding:
     """The declared encoding, unless the first element is plainly in another one. Real files do lie about it."""
-    if len(start) < 8:
+    if len(start) < 8 or (declared is EXPLICIT_LE and start[1] == 0 and start[4:6] in VR_CODES):
         return declared
     group = _number(start[:2], little=declared.little_endian)
     # Groups of data sets begin low: one such as 0x0800 is 0x0008 with its bytes swapped.

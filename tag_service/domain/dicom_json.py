@@ -75,6 +75,10 @@ class JsonWriter:
         self._objects = [_Object()]
         self._sequences: list[_Sequence] = []
 
+    def passes_on(self, size: int) -> bool:
+        """Whether a piece of this many bytes would lie in a bulk value, and so take next to no time."""
+        return self._tokenizer.bulk_left >= size
+
     def feed(self, data: bytes) -> None:
         """Takes in a piece. Raises what the tokenizer does."""
         self._take(self._tokenizer.feed(data))

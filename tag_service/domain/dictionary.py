@@ -1,11 +1,10 @@
 """The data dictionary (PS3.6): keywords, tags, VRs, VMs and names. pydicom's tables behind a few functions."""
 
-from functools import lru_cache
 from typing import Final
 
-from pydicom._dicom_dict import DicomDictionary
+from pydicom._dicom_dict import DicomDictionary, RepeatersDictionary
 from pydicom._uid_dict import UID_dictionary
-from pydicom.datadict import get_entry, keyword_dict, tag_for_keyword
+from pydicom.datadict import keyword_dict, masks, tag_for_keyword
 
 PIXEL_DATA: Final = 0x7FE00010
 FLOAT_PIXEL_DATA: Final = 0x7FE00008
@@ -20,6 +19,11 @@ _CHOICES: Final = {
     "OB or OW": "OW",
 }
 _PLAIN: Final[dict[int, str]] = {tag: _CHOICES.get(entry[0], entry[0]) for tag, entry in DicomDictionary.items()}
+# The repeating groups and elements (50xx, 60xx, 002031xx): by which bits of a tag count, and those.
+_REPEATING: Final[dict[int, dict[int, tuple[str, str, str, str, str]]]] = {}
+for _name, _entry in RepeatersDictionary.items():
+    _bits, _mask = masks[_name]
+    _REPEATING.setdefault(_mask, {})[_bits] = _entry
 
 
 def is_private(tag: int) -> bool:
@@ -37,24 +41,31 @@ def implicit_vr(tag: int) -> str:
     return _PLAIN.get(tag) or _unlisted_vr(tag)
 
 
-@lru_cache(maxsize=4096)
 def _unlisted_vr(tag: int) -> str:
     if not tag & 0xFFFF:
         return "UL"
     if is_private(tag):
         return "LO" if is_private_creator(tag) else "UN"
-    # One of a repeating group (50xx, 60xx), or none at all.
-    entry = entry_of(tag)
+    entry = _repeating(tag)
     return _CHOICES.get(entry[0], entry[0]) if entry else "UN"
 
 
-@lru_cache(maxsize=4096)
+def _repeating(tag: int) -> tuple[str, str, str, str, str] | None:
+    """The entry of an element of a repeating group."""
+    for mask, entries in _REPEATING.items():
+        if (entry := entries.get(tag & mask)) is not None:
+            return entry
+    return None
+
+
 def entry_of(tag: int) -> tuple[str, str, str, str] | None:
     """VR (with its choices, such as "US or SS"), VM, name and keyword of a standard element; None for any other."""
-    try:
-        vr, vm, name, _, keyword = get_entry(tag)
-    except KeyError:
+    entry = DicomDictionary.get(tag)
+    if entry is None and not is_private(tag):
+        entry = _repeating(tag)
+    if entry is None:
         return None
+    vr, vm, name, _, keyword = entry
     return vr, vm, name, keyword
 
 

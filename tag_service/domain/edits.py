@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 
 from service_runtime.errors import InvalidFieldError, Reason, ServiceError, Violation
 from tag_service.domain import paths, values
 from tag_service.domain.paths import Attribute, Path, PathError, PrivateAttribute
+from tag_service.domain.provenance import ModificationReason
 
 PATIENT_ID = 0x00100020
 _PATIENT_SEX = 0x00100040
@@ -25,9 +27,19 @@ EITHER_INTEGER_VR = "US or SS"
 _MAX_EDITS = 200
 
 
+class Mode(StrEnum):
+    """`CORRECT`: the file stays the instance that it is. `DERIVE`: it becomes a new one, with UIDs of its own."""
+
+    CORRECT = "CORRECT"
+    DERIVE = "DERIVE"
+
+
 @dataclass(frozen=True, slots=True)
 class Edits:
-    """The edits of ris.tags.v1.ModifyTagsRequest. None leaves an attribute alone, "" empties it."""
+    """The edits of ris.tags.v1.ModifyTagsRequest. None leaves an attribute alone, "" empties it.
+
+    `record_original` is why prior values are recorded in the file, None where they are not.
+    """
 
     patient_id: str | None = None
     patient_name: str | None = None
@@ -40,6 +52,8 @@ class Edits:
     set: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
     force: bool = False
+    mode: Mode = Mode.CORRECT
+    record_original: ModificationReason | None = None
 
 
 @dataclass(frozen=True, slots=True)

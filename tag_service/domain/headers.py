@@ -1,44 +1,78 @@
 """The headers of elements (PS3.5 7.1): tag, VR and length in every encoding."""
 
+from collections.abc import Callable
 from struct import Struct
-from typing import Final, Literal
+from typing import Final
 
 from tag_service.domain.dictionary import implicit_vr
 from tag_service.domain.transfer_syntax import Encoding
 from tag_service.domain.vr import LONG_VRS, SHORT_VRS
 
+# (buffer, position): the tag, the VR ("" for what is no VR at all), the size of the header and the length of the value.
+# At least 8 bytes have to be there; of a header that needs more than there are, the length is not to be relied on.
+HeaderParser = Callable[[bytes, int], tuple[int, str, int, int]]
+
 # The VRs by their bytes.
-SHORT: Final = {vr.encode(): vr for vr in SHORT_VRS}
-LONG: Final = {vr.encode(): vr for vr in LONG_VRS}
-VR_CODES: Final = frozenset({*SHORT, *LONG})
+SHORT_VR_OF: Final = {vr.encode(): vr for vr in SHORT_VRS}
+LONG_VR_OF: Final = {vr.encode(): vr for vr in LONG_VRS}
+VR_CODES: Final = frozenset({*SHORT_VR_OF, *LONG_VR_OF})
 # What writers put where they know no VR.
 _NO_VRS: Final = frozenset({b"??", b"  ", b"--", b"\0\0"})
+_HEADER_BYTES: Final = 12
 
-# By byte order (True: little endian). Group, element, VR and length; group, element and a length of four bytes.
-SHORT_HEADER: Final = {True: Struct("<HH2sH").unpack_from, False: Struct(">HH2sH").unpack_from}
+# By byte order (True: little endian). Group, element and a length of four bytes.
 PLAIN_HEADER: Final = {True: Struct("<HHL").unpack_from, False: Struct(">HHL").unpack_from}
 
 
-def header_at(buffer: bytes, position: int, tag: int, encoding: Encoding) -> tuple[str, int, int]:
-    """VR, size of the header and length of the value (PS3.5 7.1.2, 7.1.3); VR "" for what is no VR at all.
+def _explicit_parser(mark: str) -> HeaderParser:
+    """The parser of explicit VR (PS3.5 7.1.2)."""
+    unpack = Struct(f"{mark}HH2sHL").unpack_from
 
-    A VR that this table does not know has a length of four bytes (PS3.5 6.2), but some writers give it two.
-    """
-    order: Literal["little", "big"] = "little" if encoding.little_endian else "big"
-    code, reserved = buffer[position + 4 : position + 6], buffer[position + 6 : position + 8]
-    if not encoding.explicit:
-        return implicit_vr(tag), 8, int.from_bytes(code + reserved, order)
-    vr = SHORT.get(code)
-    if vr:
-        return vr, 8, int.from_bytes(reserved, order)
-    length = int.from_bytes(buffer[position + 8 : position + 12], order)
-    vr = LONG.get(code)
-    if vr:
-        return vr, 12, length
-    if code not in _NO_VRS and not (code.isalpha() and code.isupper()):
-        return "", 12, 0
-    vr = "UN" if code in _NO_VRS else code.decode("ascii")
-    return (vr, 12, length) if reserved == b"\0\0" else (vr, 8, int.from_bytes(reserved, order))
+    def parse(buffer: bytes, position: int) -> tuple[int, str, int, int]:
+        if len(buffer) - position < _HEADER_BYTES:
+            buffer, position = buffer[position:].ljust(_HEADER_BYTES, b"\0"), 0
+        group, element, code, short_length, length = unpack(buffer, position)
+        tag = group << 16 | element
+        if vr := SHORT_VR_OF.get(code):
+            return tag, vr, 8, short_length
+        if vr := LONG_VR_OF.get(code):
+            return tag, vr, 12, length
+        if code in _NO_VRS:
+            vr = "UN"
+        elif code.isalpha() and code.isupper():
+            vr = code.decode("ascii")
+        else:
+            return tag, "", 12, 0
+        # A VR that this table does not know has a length of four bytes (PS3.5 6.2), but some writers give it two.
+        return (tag, vr, 8, short_length) if short_length else (tag, vr, 12, length)
+
+    return parse
+
+
+def _implicit_parser(mark: str) -> HeaderParser:
+    """The parser of implicit VR (PS3.5 7.1.3)."""
+    unpack = PLAIN_HEADER[mark == "<"]
+
+    def parse(buffer: bytes, position: int) -> tuple[int, str, int, int]:
+        group, element, length = unpack(buffer, position)
+        tag = group << 16 | element
+        return tag, implicit_vr(tag), 8, length
+
+    return parse
+
+
+# By explicit and little_endian of the encoding.
+_PARSERS: Final = {
+    (True, True): _explicit_parser("<"),
+    (True, False): _explicit_parser(">"),
+    (False, True): _implicit_parser("<"),
+    (False, False): _implicit_parser(">"),
+}
+
+
+def parser_of(encoding: Encoding) -> HeaderParser:
+    """The parser of what is encoded so."""
+    return _PARSERS[encoding.explicit, encoding.little_endian]
 
 
 def length_in(header: bytes, encoding: Encoding) -> int:

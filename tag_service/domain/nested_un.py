@@ -4,10 +4,9 @@ from struct import Struct
 from typing import Final
 
 from tag_service.domain.dictionary import implicit_vr, is_private
-from tag_service.domain.vr import ITEM, ITEM_DELIMITATION, SEQUENCE_DELIMITATION, UNDEFINED_LENGTH
+from tag_service.domain.vr import DELIMITERS, ITEM, ITEM_DELIMITATION, SEQUENCE_DELIMITATION, UNDEFINED_LENGTH
 
 _HEADER: Final = Struct("<HHL").unpack_from
-_DELIMITERS: Final = 0xFFFE0000
 _OPEN: Final = -1
 
 
@@ -36,7 +35,7 @@ def holds_items(value: bytes, *, depth: int) -> bool:
             ends.pop()
         elif in_sequence and tag == ITEM:
             ends.append(_OPEN if length == UNDEFINED_LENGTH else position + length)
-        elif in_sequence or tag >= _DELIMITERS or not tag:
+        elif in_sequence or tag >= DELIMITERS or not tag:
             return False
         else:
             inner = _end_of_sequence(tag, length, position)

@@ -1,78 +1,242 @@
-"""Editing one whole file in memory: bytes and edits in, the bytes of the edited file out.
+"""Editing a file while it streams: pieces of the file in, pieces of the edited file out, memory of a header.
 
-The same file and the same edits always give the same bytes: nothing here asks for the time or for chance.
+The header is held until all of it has come, up to HELD_BYTES, so that what its edits depend on is known; what is wrong
+with the edits or the header is told before a byte is given. From there on each piece is written as it comes. What no
+edit touches is written as the bytes it came as, bulk data without a copy.
+
+The same file and the same edits always give the same bytes: nothing here asks for the time, and only Derive for chance.
 """
 
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import chain
+from collections import deque
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final
 
-from service_runtime.errors import Reason, ServiceError
-from tag_service.domain import apply, dataset, file_meta
-from tag_service.domain.edits import Edits, plan
-from tag_service.domain.limits import Limits
-from tag_service.domain.scopes import root
-from tag_service.domain.serialise import in_pieces, serialise
+from service_runtime.errors import InvalidFieldError
+from tag_service.domain import charset, file_meta, paths
+from tag_service.domain.charset import CharsetError, Charsets
+from tag_service.domain.edits import Edit, Edits, Mode, plan
+from tag_service.domain.limits import MIB, Limits
+from tag_service.domain.paths import Attribute
+from tag_service.domain.plan import Addition, Node, tree_of
+from tag_service.domain.provenance import Provenance
+from tag_service.domain.survey import (
+    PATIENT_ID,
+    SERIES_INSTANCE_UID,
+    SOP_INSTANCE_UID,
+    STUDY_INSTANCE_UID,
+    Survey,
+)
+from tag_service.domain.text import text_of
+from tag_service.domain.tokenizer import Tokenizer
+from tag_service.domain.tokens import DATA_SET, TRAILING, Event, Run
+from tag_service.domain.treatment import Both, Derive, Fate, Identity, RemovePrivate, Treatment
+from tag_service.domain.writer import DataSetWriter
 
-_DIRECTORY_RECORD_SEQUENCE = 0x00041220
-_FILE_META_GROUP = 0x0002
-
-
-@dataclass(frozen=True, slots=True)
-class Edited:
-    """An edited file: its bytes in parts of any size, in order, and its SOPInstanceUID ("" where it has none)."""
-
-    parts: tuple[bytes, ...]
-    sop_instance_uid: str
-
-    @property
-    def size_bytes(self) -> int:
-        """The length of the file."""
-        return sum(map(len, self.parts))
-
-    @property
-    def data(self) -> bytes:
-        """The whole file in one piece, which copies it."""
-        return b"".join(self.parts)
+# A header may be longer; what stands behind is edited as it comes.
+HELD_BYTES: Final = 8 * MIB
+_UIDS: Final[tuple[Attribute, ...]] = (STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID)
 
 
-def rewrite(data: bytes, edits: Edits, limits: Limits) -> Edited:
-    """The file with the edits applied; what no edit names stays as it is, byte by byte.
+class Rewriter:
+    """One file. `feed` it piece by piece, then `close` it; each gives the pieces of the edited file that are ready.
 
-    Besides the edits, group lengths are dropped, the file meta information is renewed, and the preamble is zeroed. A
-    file without preamble or file meta information comes out with both.
+    After an error both give nothing more, and the pieces given before are no file: whoever passed them on must break
+    off. Raises what reading the file raises, INVALID_FIELD for an edit that does not fit it, CHARSET_CONFLICT,
+    EDIT_REFUSED, and MALFORMED_DICOM for file meta information inside the data set.
 
-    Raises what `edits.plan` and `dataset.load` raise, INVALID_FIELD for an edit that does not fit this file,
-    CHARSET_CONFLICT, EDIT_REFUSED for a DICOMDIR and where no element is left, and MALFORMED_DICOM for file meta
-    information inside the data set.
+    The result has no group lengths, renewed file meta information, and a preamble of zeros, whatever the file had.
     """
-    planned = plan(edits)
-    file = dataset.load(data, limits)
-    if any(element.tag == _DIRECTORY_RECORD_SEQUENCE for element in file.elements):
-        # PS3.3 F.3.2.2: its records point to each other by their offsets in the file.
-        raise ServiceError(Reason.EDIT_REFUSED, "A DICOMDIR cannot be edited: make a new one of the edited files.")
-    before = file_meta.identity(file.elements)
-    apply.drop_elements(file, private=edits.remove_private_tags)
-    apply.apply(file, planned)
-    if not file.elements:
-        raise ServiceError(Reason.EDIT_REFUSED, "The edits leave no element in the data set.")
-    if file.elements[0].tag >> 16 == _FILE_META_GROUP:
-        # Behind the new file meta information it would be read as a part of it.
-        raise ServiceError(Reason.MALFORMED_DICOM, "The data set holds file meta information among its elements.")
-    body = serialise(file.elements, root(file).encoding)
-    body = _deflate(body) if file.deflated else chain(body, (file.trailing,))
-    parts = tuple(in_pieces(chain((file_meta.write(file, before),), body)))
-    return Edited(parts, file_meta.uid_in(file.elements, file_meta.SOP_INSTANCE_UID))
+
+    def __init__(
+        self,
+        edits: tuple[Edit, ...],
+        limits: Limits,
+        *,
+        treatment: Treatment | None = None,
+        record: Provenance | None = None,
+    ) -> None:
+        """`edits` are planned; `treatment` comes to what they leave; `record` asks for the prior values to be kept in
+        the file itself.
+        """
+        self._limits = limits
+        self._treatment = treatment
+        self._record = record
+        self._root = tree_of(edits, treatment.additions() if treatment else ())
+        self._survey = Survey(self._root, limits, recorded=self._recorded() if record else frozenset())
+        self._held: deque[bytes] = deque()
+        self._held_bytes = 0
+        self._tokenizer = Tokenizer(limits)
+        self._writer: DataSetWriter | None = None
+        self._deflater: _Deflater | None = None
+        self._has_ended = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Takes in a piece."""
+        if self._writer is not None:
+            return self._write(self._writer, self._tokenizer.feed(data))
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if not self._survey.feed(data) and self._held_bytes <= HELD_BYTES:
+            return []
+        begun = self._begin()
+        self._end_header(begun[1])
+        return begun[0]
+
+    def close(self) -> list[bytes]:
+        """Takes in the end of the file."""
+        pieces: list[bytes] = []
+        if self._writer is None:
+            self._survey.close()
+            pieces, writer = self._begin()
+        else:
+            writer = self._writer
+        pieces += self._write(writer, self._tokenizer.close())
+        if not self._has_ended:
+            self._has_ended = True
+            writer.end()
+        self._end_header(writer)
+        pieces += self._out(writer.window.pieces())
+        if self._deflater is not None:
+            pieces += self._deflater.close()
+        return pieces
+
+    @property
+    def held_bytes(self) -> int:
+        """How much of the file is held at this moment."""
+        return self._held_bytes if self._writer is None else self._writer.window.held_bytes
+
+    def passes_on(self, size: int) -> bool:
+        """Whether a piece of this many bytes would lie in a bulk value, and so take next to no time."""
+        return self._writer is not None and self._deflater is None and self._tokenizer.bulk_left >= size
+
+    def _begin(self) -> tuple[list[bytes], DataSetWriter]:
+        """Begins to write, with what the survey knows."""
+        survey = self._survey
+        encoding = survey.tokenizer.encoding
+        if self._treatment is not None:
+            self._treatment.begin(self._identity())
+        writer = self._writer = DataSetWriter(
+            self._root,
+            survey,
+            encoding,
+            to_utf_8=_needs_utf_8(self._root, survey),
+            treatment=self._treatment,
+            record=self._record,
+        )
+        before = {tag: file_meta.uid_of(survey.identifiers.get(tag, b"")) for tag in file_meta.MIRRORED}
+        after = {tag: self._uid_after(tag, uid) for tag, uid in before.items()}
+        pieces = [file_meta.write(survey.meta, survey.tokenizer.transfer_syntax_uid, before=before, after=after)]
+        if encoding.deflated:
+            self._deflater = _Deflater()
+        while self._held:
+            pieces += self._write(writer, self._tokenizer.feed(self._held.popleft()))
+        return pieces, writer
+
+    def _end_header(self, writer: DataSetWriter) -> None:
+        """What is wrong with the edits is told all at once, as far as the header shows it."""
+        writer.is_header = False
+        if writer.violations:
+            raise InvalidFieldError(*writer.violations)
+        if writer.conflict is not None:
+            raise writer.conflict
+
+    def _write(self, writer: DataSetWriter, stream: Iterable[Event]) -> list[bytes]:
+        writer.take(self._in_data_set(writer, stream))
+        return self._out(writer.window.pieces())
+
+    def _in_data_set(self, writer: DataSetWriter, stream: Iterable[Event]) -> Iterable[Event]:
+        """The tokens of the data set; what is before it is known, what is behind it only padding."""
+        for token in stream:
+            if not isinstance(token, Run):
+                if token[0] == TRAILING:
+                    self._end_data_set(writer, token[4])
+                    continue
+                if token[0] <= DATA_SET:
+                    continue
+            yield token
+
+    def _end_data_set(self, writer: DataSetWriter, padding: bytes) -> None:
+        if not self._has_ended:
+            self._has_ended = True
+            writer.end()
+        # What pads a deflated stream stands behind it; it is deflated anew, and padded anew.
+        if self._deflater is None:
+            writer.window.write(padding)
+
+    def _out(self, pieces: list[bytes]) -> list[bytes]:
+        return pieces if self._deflater is None else [out for piece in pieces if (out := self._deflater.take(piece))]
+
+    def _identity(self) -> Identity:
+        found = {
+            tag: text_of(self._survey.identifiers.get(tag, b""), "LO", charset.DEFAULT).text
+            for tag in (PATIENT_ID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID)
+        }
+        return Identity(*found.values())
+
+    def _uid_after(self, tag: int, uid: str) -> str:
+        """What a UID of the data set becomes."""
+        edit = self._root.edits.get(tag)
+        if edit is not None:
+            return str(edit.value or "")
+        if self._treatment is None or not uid:
+            return uid
+        fate = self._treatment.fate(tag, "UI", "")
+        return self._treatment.replacement(tag, "UI", uid) if fate is Fate.REPLACE else uid
+
+    def _recorded(self) -> frozenset[Attribute]:
+        """The attributes of the data set whose prior values are recorded."""
+        edited = [attribute for attribute, edit in self._root.edits.items() if not isinstance(edit, Addition)]
+        changes_uids = (
+            self._treatment is not None and self._treatment.fate(STUDY_INSTANCE_UID, "UI", "") is Fate.REPLACE
+        )
+        return frozenset((*edited, *self._root.items, *(_UIDS if changes_uids else ())))
 
 
-def _deflate(parts: Iterator[bytes]) -> Iterator[bytes]:
+def rewriter_of(edits: Edits, limits: Limits, *, at: datetime, system: str) -> Rewriter:
+    """The rewriter for what a caller asks for; `at` and `system` are recorded where prior values are.
+
+    Raises what `edits.plan` raises.
+    """
+    treatment: Treatment | None = RemovePrivate() if edits.remove_private_tags else None
+    if edits.mode is Mode.DERIVE:
+        treatment = Both(treatment, Derive()) if treatment else Derive()
+    record = Provenance(edits.record_original, at, system) if edits.record_original else None
+    return Rewriter(plan(edits), limits, treatment=treatment, record=record)
+
+
+def _needs_utf_8(root: Node, survey: Survey) -> bool:
+    """Whether the character set in force somewhere cannot hold the new value that an edit sets there."""
+    waiting: list[tuple[Node, Charsets]] = [(root, charset.DEFAULT)]
+    while waiting:
+        node, inherited = waiting.pop()
+        facts = survey.facts.get(node)
+        charsets = (facts.charsets if facts else None) or inherited
+        for attribute, edit in node.edits.items():
+            if isinstance(edit, Edit) and edit.value and not edit.value.isascii():
+                try:
+                    charset.encode(edit.value, charsets, paths.vr_of(attribute) or "LO")
+                except CharsetError:
+                    return True
+        waiting += [(item, charsets) for items in node.items.values() for item in items.values()]
+    return False
+
+
+class _Deflater:
     """The data set deflated, with a NUL to even length (PS3.5 A.5, RFC 1951)."""
-    stream = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    size = 0
-    for part in parts:
-        deflated = stream.compress(part)
-        size += len(deflated)
-        yield deflated
-    deflated = stream.flush()
-    yield deflated + b"\0" * ((size + len(deflated)) % 2)
+
+    def __init__(self) -> None:
+        self._stream = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        self._size = 0
+
+    def take(self, data: bytes) -> bytes:
+        """What is ready."""
+        deflated = self._stream.compress(data)
+        self._size += len(deflated)
+        return deflated
+
+    def close(self) -> list[bytes]:
+        """The rest."""
+        deflated = self._stream.flush()
+        return [deflated + b"\0" * ((self._size + len(deflated)) % 2)]

@@ -3,23 +3,30 @@
 They stop at whatever is no such element, or might be none: the tokenizer looks at that one closely.
 """
 
-from itertools import repeat
+from collections.abc import Callable
+from itertools import takewhile
 from struct import Struct
-from typing import Final
+from typing import Final, Literal
 
 from tag_service.domain.dictionary import FLOAT_PIXEL_DATA, implicit_vr
-from tag_service.domain.headers import LONG, PLAIN_HEADER, SHORT, SHORT_HEADER
+from tag_service.domain.headers import LONG_VR_OF, PLAIN_HEADER, SHORT_VR_OF
 from tag_service.domain.tokens import PlainElement
 from tag_service.domain.transfer_syntax import Encoding
-from tag_service.domain.vr import ITEM_GROUP, LONG_TEXT_VRS
+from tag_service.domain.vr import DELIMITERS, LONG_TEXT_VRS
+
+# (buffer, position, edge, most): the plain elements from the position on that end before the edge, at most as many.
+Scanner = Callable[[bytes, int, int, int], list[PlainElement]]
 
 # Larger values of binary bulk, and of anything else but long text, come in chunks.
 WHOLE_BYTES: Final = 64 * 1024
 WHOLE_TEXT_BYTES: Final = 1024 * 1024
-_LENGTH: Final = {True: Struct("<L").unpack_from, False: Struct(">L").unpack_from}
 # The item tag in little endian, which items in UN are encoded in.
 _ITEM: Final = b"\xfe\xff\x00\xe0"
 _PIXEL_GROUP: Final = FLOAT_PIXEL_DATA >> 16
+_DELIMITER_GROUP: Final = DELIMITERS >> 16
+_META_GROUP: Final = 0x0002
+# The header of (0002,0000): the length of what follows it.
+_META_LENGTH: Final = b"\x02\x00\x00\x00UL\x04\x00"
 
 
 def whole_bytes(vr: str) -> int:
@@ -27,61 +34,95 @@ def whole_bytes(vr: str) -> int:
     return WHOLE_TEXT_BYTES if vr in LONG_TEXT_VRS else WHOLE_BYTES
 
 
-def scan(buffer: bytes, position: int, edge: int, encoding: Encoding, most: int) -> list[PlainElement]:
-    """The plain elements from `position` on that end before `edge`, at most `most`."""
-    if encoding.explicit:
-        return _scan_explicit(buffer, position, edge, most, little=encoding.little_endian)
-    return _scan_implicit(buffer, position, edge, most, little=encoding.little_endian)
+def _explicit_scanner(order: Literal["little", "big"]) -> Scanner:
+    """The scanner of explicit VR (PS3.5 7.1.2)."""
+    mark = "<" if order == "little" else ">"
+    header, long_length = Struct(f"{mark}4H").unpack_from, Struct(f"{mark}L").unpack_from
+    # By their bytes as a number, "" for one to look at elsewhere: a long VR is no short one, a sequence and a delimiter
+    # (which has no VR) are no plain elements.
+    long = {int.from_bytes(code, order): vr for code, vr in LONG_VR_OF.items() if vr != "SQ"}
+    long |= {int.from_bytes(b"SQ", order): "", 0: ""}
+    short = {int.from_bytes(code, order): vr for code, vr in SHORT_VR_OF.items()} | dict.fromkeys(long, "")
+
+    def scan(buffer: bytes, position: int, edge: int, most: int) -> list[PlainElement]:
+        found: list[PlainElement] = []
+        append = found.append
+        # No element takes less than 8 bytes.
+        last = edge - 8
+        if last - position >= 8 * most:
+            last = position + 8 * (most - 1)
+        try:
+            while position <= last:
+                group, element, code, length = header(buffer, position)
+                if vr := short[code]:
+                    start = position + 8
+                else:
+                    vr = long[code]
+                    if not vr or position + 12 > edge:
+                        break
+                    (length,) = long_length(buffer, position + 8)
+                    start = position + 12
+                    if length > WHOLE_BYTES or (vr == "UN" and buffer.startswith(_ITEM, start)):
+                        break
+                stop = start + length
+                if stop > edge or (group >= _PIXEL_GROUP and (group == _PIXEL_GROUP or group >= _DELIMITER_GROUP)):
+                    break
+                append((group << 16 | element, vr, position, start, stop))
+                position = stop
+        except KeyError:
+            # No VR that is known: asking before would cost every element.
+            pass
+        return found
+
+    return scan
 
 
-def _scan_explicit(buffer: bytes, position: int, edge: int, most: int, *, little: bool) -> list[PlainElement]:
-    found: list[PlainElement] = []
-    append = found.append
-    header, long_length, short, long = SHORT_HEADER[little], _LENGTH[little], SHORT.get, LONG.get
-    last = edge - 8
-    for _ in repeat(None, most):
-        if position > last:
-            break
-        group, element, code, length = header(buffer, position)
-        if group >= _PIXEL_GROUP and (group == _PIXEL_GROUP or group >= ITEM_GROUP):
-            break
-        start = position + 8
-        vr = short(code)
-        if vr is None:
-            vr = long(code)
-            if vr is None or vr == "SQ" or position > last - 4:
+def _implicit_scanner(order: Literal["little", "big"]) -> Scanner:
+    """The scanner of implicit VR (PS3.5 7.1.3)."""
+    header = PLAIN_HEADER[order == "little"]
+
+    def scan(buffer: bytes, position: int, edge: int, most: int) -> list[PlainElement]:
+        found: list[PlainElement] = []
+        append = found.append
+        last = edge - 8
+        if last - position >= 8 * most:
+            last = position + 8 * (most - 1)
+        while position <= last:
+            group, element, length = header(buffer, position)
+            start = position + 8
+            stop = start + length
+            if stop > edge or (group >= _PIXEL_GROUP and (group == _PIXEL_GROUP or group >= _DELIMITER_GROUP)):
                 break
-            (length,) = long_length(buffer, start)
-            start = position + 12
-            if length > WHOLE_BYTES or (vr == "UN" and buffer.startswith(_ITEM, start)):
+            tag = group << 16 | element
+            vr = implicit_vr(tag)
+            if vr == "SQ" or length > WHOLE_BYTES or not tag:
                 break
-        stop = start + length
-        if stop > edge:
-            break
-        append((group << 16 | element, vr, position, start, stop))
-        position = stop
-    return found
+            append((tag, vr, position, start, stop))
+            position = stop
+        return found
+
+    return scan
 
 
-def _scan_implicit(buffer: bytes, position: int, edge: int, most: int, *, little: bool) -> list[PlainElement]:
-    found: list[PlainElement] = []
-    append = found.append
-    header = PLAIN_HEADER[little]
-    last = edge - 8
-    for _ in repeat(None, most):
-        if position > last:
-            break
-        group, element, length = header(buffer, position)
-        start = position + 8
-        stop = start + length
-        tag = group << 16 | element
-        if stop > edge or length > WHOLE_BYTES or not tag:
-            break
-        if group >= _PIXEL_GROUP and (group == _PIXEL_GROUP or group >= ITEM_GROUP):
-            break
-        vr = implicit_vr(tag)
-        if vr == "SQ":
-            break
-        append((tag, vr, position, start, stop))
-        position = stop
-    return found
+# By explicit and little_endian of the encoding.
+_SCANNERS: Final = {
+    (True, True): _explicit_scanner("little"),
+    (True, False): _explicit_scanner("big"),
+    (False, True): _implicit_scanner("little"),
+    (False, False): _implicit_scanner("big"),
+}
+_scan_meta: Final = _SCANNERS[True, True]
+
+
+def scanner_of(encoding: Encoding) -> Scanner:
+    """The scanner of what is encoded so."""
+    return _SCANNERS[encoding.explicit, encoding.little_endian]
+
+
+def scan_meta(buffer: bytes, position: int, edge: int, most: int) -> list[PlainElement]:
+    """The same of file meta information (PS3.10 7.1), as far as group 0002 goes."""
+    if buffer.startswith(_META_LENGTH, position):
+        # Believed only as far as it spares looking at elements of the data set.
+        edge = min(edge, position + 12 + int.from_bytes(buffer[position + 8 : position + 12], "little"))
+    found = _scan_meta(buffer, position, edge, most)
+    return list(takewhile(lambda element: element[0] >> 16 == _META_GROUP, found))

@@ -47,11 +47,12 @@ class Source:
         self.buffer = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         return self.buffer
 
-    def inflate(self, position: int, limits: Limits) -> None:
-        """Inflates what follows from `position` in the buffer on."""
+    def inflate(self, position: int, limits: Limits) -> bytes:
+        """Inflates what follows from `position` in the buffer on; the buffer then is empty."""
         self._inflater = Inflater(limits)
         self.base += position
         self._incoming, self.buffer = self.buffer[position:], b""
+        return self.buffer
 
     @property
     def is_inflating(self) -> bool:

@@ -16,12 +16,12 @@ from typing import Final
 from service_runtime.errors import Reason, ServiceError
 from tag_service.domain.detection import LOOKAHEAD_BYTES, corrected, guess
 from tag_service.domain.dictionary import PIXEL_TAGS
-from tag_service.domain.headers import PLAIN_HEADER, VR_CODES, header_at
+from tag_service.domain.headers import PLAIN_HEADER, VR_CODES, parser_of
 from tag_service.domain.limits import Limits
 from tag_service.domain.nested_un import holds_items
 from tag_service.domain.nesting import OPEN, Nesting
 from tag_service.domain.problems import MAX_PROBLEMS, RULES, Problem, ProblemCode
-from tag_service.domain.scanning import WHOLE_BYTES, WHOLE_TEXT_BYTES, scan, whole_bytes
+from tag_service.domain.scanning import WHOLE_BYTES, WHOLE_TEXT_BYTES, scan_meta, scanner_of, whole_bytes
 from tag_service.domain.source import Source
 from tag_service.domain.tokens import (
     BULK,
@@ -37,11 +37,14 @@ from tag_service.domain.tokens import (
     Run,
 )
 from tag_service.domain.transfer_syntax import EXPLICIT_LE, IMPLICIT_LE, encoding_of, uid_of
-from tag_service.domain.vr import ITEM, ITEM_GROUP, SEQUENCE_DELIMITATION, UNDEFINED_LENGTH
+from tag_service.domain.vr import DELIMITERS, ITEM, SEQUENCE_DELIMITATION, UNDEFINED_LENGTH
 
 _PREAMBLE_BYTES: Final = 128
 _ZEROS: Final = bytes(8)
 _META_GROUP: Final = b"\x02\x00"
+# Many more elements than it has, and few enough to have looked at in vain.
+_MAX_META_RUN: Final = 64
+_META_LENGTH: Final = 0x00020000
 _TRANSFER_SYNTAX_UID: Final = 0x00020010
 _GZIP_TRAILER_BYTES: Final = 8
 
@@ -64,6 +67,7 @@ class Tokenizer:
         self.bulk_left = 0
         self._limits = limits
         self._source = Source()
+        self._meta_end = OPEN
         self._header_bytes = 0
         self._elements = 0
         self._nesting = Nesting(limits)
@@ -123,50 +127,69 @@ class Tokenizer:
         position = yield from self._meta(0)
         return (yield from self._settle(position))
 
-    def _meta(self, position: int) -> Generator[Event | None, None, int]:
+    def _meta(self, position: int) -> Generator[Event | None, None, int]:  # noqa: C901 - calls cost each element
         """File meta information (PS3.10 7.1), explicit VR little endian save in odd files, as far as group 0002 goes.
 
         (0002,0000) is often wrong and only believed where what follows, being deflated, does not show where it begins.
         """
-        first, end, deflated = position + self._source.base, OPEN, False
+        first = position + self._source.base
         buffer = self._source.buffer
         while True:
+            edge = min(len(buffer), self._meta_end - self._source.base)
+            if run := scan_meta(buffer, position, edge, _MAX_META_RUN):
+                begin, position = position, run[-1][4]
+                self._count(len(run), position - begin)
+                for tag, vr, start, value_start, stop in run:
+                    header, value = buffer[start:value_start], buffer[value_start:stop]
+                    if tag in {_META_LENGTH, _TRANSFER_SYNTAX_UID}:
+                        self._learn(tag, value, self._source.base + stop)
+                    yield (META_ELEMENT, tag, vr, header, value, self._source.base + start)
             if len(buffer) - position < 12:
                 buffer = yield from self._source.fill(position, 12)
                 position = 0
             offset = self._source.base + position
-            if buffer[position : position + 2] != _META_GROUP or (deflated and offset >= end):
+            if not buffer.startswith(_META_GROUP, position) or (
+                offset >= self._meta_end and encoding_of(self.transfer_syntax_uid).deflated
+            ):
                 if offset == first:
                     self.note(ProblemCode.META_MISSING, "The file has no file meta information.")
                 return position
-            tag = 0x00020000 | int.from_bytes(buffer[position + 2 : position + 4], "little")
-            encoding = EXPLICIT_LE if buffer[position + 4 : position + 6] in VR_CODES else IMPLICIT_LE
-            vr, header, length = header_at(buffer, position, tag, encoding)
+            if len(buffer) - position < 8:
+                raise self._nesting.truncated(0, offset)
+            is_explicit = buffer[position + 4 : position + 6] in VR_CODES
+            tag, vr, size, length = parser_of(EXPLICIT_LE if is_explicit else IMPLICIT_LE)(buffer, position)
             if length > WHOLE_TEXT_BYTES:
                 what = "its length is impossible in file meta information"
                 raise self._nesting.malformed(tag, offset, what, rule="PS3.10 7.1")
-            self._count(header + length)
-            if len(buffer) - position < header + length:
-                buffer = yield from self._source.fill(position, header + length)
+            self._count(1, size + length)
+            if len(buffer) - position < size + length:
+                buffer = yield from self._source.fill(position, size + length)
                 position = 0
-                if len(buffer) < header + length:
+                if len(buffer) < size + length:
                     raise self._nesting.truncated(tag, offset)
-            start, position = position, position + header + length
-            value = buffer[start + header : position]
-            if tag == 0x00020000 and len(value) == 4:
-                end = self._source.base + position + int.from_bytes(value, "little")
-            elif tag == _TRANSFER_SYNTAX_UID and not self.transfer_syntax_uid:
-                self.transfer_syntax_uid = value.decode("latin-1").strip(" \0")
-                deflated = encoding_of(self.transfer_syntax_uid).deflated
-            yield (META_ELEMENT, tag, vr, buffer[start : start + header], value, offset)
+            start, position = position, position + size + length
+            value = buffer[start + size : position]
+            self._learn(tag, value, self._source.base + position)
+            yield (META_ELEMENT, tag, vr, buffer[start : start + size], value, offset)
+
+    def _learn(self, tag: int, value: bytes, stop: int) -> None:
+        """Takes in what the file meta information says of the file; `stop` is the offset where the element ends."""
+        if tag == _META_LENGTH and len(value) == 4:
+            self._meta_end = stop + int.from_bytes(value, "little")
+        elif tag == _TRANSFER_SYNTAX_UID and not self.transfer_syntax_uid:
+            self.transfer_syntax_uid = value.decode("latin-1").strip(" \0")
 
     def _settle(self, position: int) -> Generator[Event | None, None, int]:
-        """Finds out how the data set is encoded."""
+        """Finds out how the data set is encoded; gives its position."""
         declared = encoding_of(self.transfer_syntax_uid)
+        buffer = self._source.buffer
         if declared.deflated:
-            self._source.inflate(position, self._limits)
+            buffer = self._source.inflate(position, self._limits)
             position = 0
-        start = yield from self._source.fill(position, LOOKAHEAD_BYTES)
+        if len(buffer) - position < LOOKAHEAD_BYTES:
+            buffer = yield from self._source.fill(position, LOOKAHEAD_BYTES)
+            position = 0
+        start = buffer[position : position + LOOKAHEAD_BYTES]
         if not start:
             raise ServiceError(
                 Reason.TRUNCATED_FILE,
@@ -183,12 +206,12 @@ class Tokenizer:
                     rule="PS3.10 7.1",
                 )
         else:
-            found = guess(start[:LOOKAHEAD_BYTES]) or corrected(start, EXPLICIT_LE)
+            found = guess(start) or corrected(start, EXPLICIT_LE)
             self.transfer_syntax_uid = uid_of(found)
             if all(problem.code is not ProblemCode.META_MISSING for problem in self.problems):
                 self.note(ProblemCode.META_MISSING, "The file does not say its transfer syntax.", _TRANSFER_SYNTAX_UID)
-        self.encoding = replace(found, deflated=declared.deflated)
-        return 0
+        self.encoding = found if found is declared else replace(found, deflated=declared.deflated)
+        return position
 
     # The data set.
 
@@ -198,25 +221,35 @@ class Tokenizer:
         stack = nesting.stack
         nesting.begin(self.encoding)
         buf, base = self._source.buffer, self._source.base
+        elements, header_bytes = self._elements, self._header_bytes
         max_elements, max_header_bytes = self._limits.elements, self._limits.header_bytes
+        frame = stack[-1]
+        encoding = frame.encoding
+        scan, parse = scanner_of(encoding), parser_of(encoding)
         while True:
-            frame = stack[-1]
+            if frame is not stack[-1]:
+                frame = stack[-1]
+                if frame.encoding is not encoding:
+                    encoding = frame.encoding
+                    scan, parse = scanner_of(encoding), parser_of(encoding)
             end = frame.end
-            if not frame.is_sequence:
-                # Most elements are plain and whole in the buffer. Any other is left to what follows.
-                edge = min(len(buf), end - base, pos + max_header_bytes - self._header_bytes)
-                most = min(MAX_RUN, max_elements - self._elements)
-                run = scan(buf, pos, edge, frame.encoding, most)
-                if run:
-                    begin, pos = pos, run[-1][4]
-                    self._elements += len(run)
-                    self._header_bytes += pos - begin
-                    yield Run(buf, base, run)
-                    if len(run) == most:
-                        continue
             if base + pos >= end:
                 yield nesting.leave(base + pos)
                 continue
+            if not frame.is_sequence:
+                # Most elements are plain and whole in the buffer. Any other is left to what follows.
+                edge = len(buf)
+                if base + edge > end or edge - pos > max_header_bytes - header_bytes:
+                    edge = min(edge, end - base, pos + max_header_bytes - header_bytes)
+                most = MAX_RUN if elements + MAX_RUN <= max_elements else max_elements - elements
+                run = scan(buf, pos, edge, most)
+                if run:
+                    begin, pos = pos, run[-1][4]
+                    elements += len(run)
+                    header_bytes += pos - begin
+                    yield Run(buf, base, run)
+                    if base + pos >= end or pos - begin > 8 * (most - 1):
+                        continue
             if len(buf) - pos < 12:
                 buf = yield from self._source.fill(pos, 12)
                 base, pos = self._source.base, 0
@@ -224,40 +257,38 @@ class Tokenizer:
                     if not buf and len(stack) == 1:
                         break
                     raise nesting.truncated(0, base)
-            self._elements += 1
-            if self._elements > max_elements:
+            elements += 1
+            if elements > max_elements:
                 raise nesting.too_much("elements", max_elements)
             if frame.is_sequence:
                 yield nesting.enter_or_end(buf[pos : pos + 8], base + pos)
-                self._header_bytes += 8
+                header_bytes += 8
                 pos += 8
                 continue
 
-            group, element, length = PLAIN_HEADER[frame.encoding.little_endian](buf, pos)
-            tag = group << 16 | element
-            if group >= ITEM_GROUP:
+            tag, vr, size, length = parse(buf, pos)
+            if tag >= DELIMITERS:
                 yield nesting.leave_by_delimiter(tag, buf[pos : pos + 8], base + pos)
                 pos += 8
                 continue
-            if not tag and buf[pos : pos + 8] == _ZEROS and len(stack) == 1:
-                # What pads a file looks like elements (0000,0000).
-                break
-            vr, size, length = header_at(buf, pos, tag, frame.encoding)
             if len(buf) - pos < size:
                 raise nesting.truncated(tag, base + pos)
+            if not tag and buf.startswith(_ZEROS, pos) and len(stack) == 1:
+                # What pads a file looks like elements (0000,0000).
+                break
             if not vr or not (tag or buf[pos + 4 : pos + 6] in VR_CODES):
                 raise nesting.malformed(tag, base + pos, "its tag or VR is impossible", rule="PS3.5 7.1")
             kind: int | None = None
             if vr == "SQ" or length == UNDEFINED_LENGTH:
                 kind, vr = nesting.kind_of(tag, vr, length, base + pos)
-            elif vr == "UN" and frame.encoding.explicit and 8 <= length <= WHOLE_BYTES:
+            elif vr == "UN" and encoding.explicit and 8 <= length <= WHOLE_BYTES:
                 if len(buf) - pos < size + length:
                     buf = yield from self._source.fill(pos, size + length)
                     base, pos = self._source.base, 0
                 if holds_items(buf[pos + size : pos + size + length], depth=self._limits.depth):
                     kind = SEQUENCE
             if kind == SEQUENCE:
-                self._header_bytes += size
+                header_bytes += size
                 yield nesting.enter_sequence(tag, vr, buf[pos : pos + size], length, base + pos)
                 pos += size
                 continue
@@ -267,19 +298,21 @@ class Tokenizer:
                 if length > whole_bytes(vr) or tag in PIXEL_TAGS:
                     kind = BULK
             if kind is not None:
-                self._header_bytes += size
+                header_bytes += size
                 yield (kind, tag, vr, buf[pos : pos + size], b"", base + pos)
                 if kind == BULK:
                     pos = yield from self._chunks(tag, pos + size, length)
                 else:
-                    pos = yield from self._fragments(tag, pos + size, little=frame.encoding.little_endian)
+                    self._elements = elements
+                    pos = yield from self._fragments(tag, pos + size, little=encoding.little_endian)
+                    elements = self._elements
                 buf, base = self._source.buffer, self._source.base
                 yield (BULK_END, tag, "", b"", b"", base + pos)
                 continue
 
             size += length
-            self._header_bytes += size
-            if self._header_bytes > max_header_bytes:
+            header_bytes += size
+            if header_bytes > max_header_bytes:
                 raise nesting.too_much("header bytes", max_header_bytes)
             if len(buf) - pos < size:
                 buf = yield from self._source.fill(pos, size)
@@ -345,24 +378,24 @@ class Tokenizer:
             self.note(ProblemCode.TRAILING_BYTES, f"Bytes that are no element follow the data set at offset {offset}.")
 
     def _padding(self, allowed: int) -> Generator[Event | None, None, int]:
-        """Reads on to the end; gives how many bytes that were. Those behind the first `allowed` have to be zero."""
+        """Reads on to the end; gives how many bytes that were. More than `allowed` of them have to be zero."""
         count = 0
         buffer = yield from self._source.fill(0, 1)
         while buffer:
-            wrong = buffer[max(0, allowed - count) :].lstrip(b"\0")
-            if wrong:
-                what = "bytes that are no element follow the data set"
-                offset = self._source.base + len(buffer) - len(wrong)
-                raise self._nesting.malformed(0, offset, what, rule="PS3.10 7.2")
             count += len(buffer)
+            if buffer.strip(b"\0") and count > allowed:
+                what = "bytes that are no element follow the data set"
+                raise self._nesting.malformed(0, self._source.base, what, rule="PS3.10 7.2")
             yield (TRAILING, 0, "", b"", buffer, self._source.base)
             buffer = yield from self._source.fill(len(buffer), 1)
         return count
 
     # Errors.
 
-    def _count(self, size: int) -> None:
-        self._elements += 1
+    def _count(self, elements: int, size: int) -> None:
+        self._elements += elements
         self._header_bytes += size
+        if self._elements > self._limits.elements:
+            raise self._nesting.too_much("elements", self._limits.elements)
         if self._header_bytes > self._limits.header_bytes:
             raise self._nesting.too_much("header bytes", self._limits.header_bytes)

@@ -7,7 +7,7 @@ from typing import Final
 PlainElement = tuple[int, str, int, int, int]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Run:
     """Consecutive elements of one data set or item, contiguous in `buffer`, each with its whole value: at most
     MAX_RUN, at least one. Nothing is sliced out before somebody wants it.

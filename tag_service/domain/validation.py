@@ -61,6 +61,10 @@ class Validator:
         self._orders = [TagOrder()]
         self._charsets: list[Charsets] = [DEFAULT]
 
+    def passes_on(self, size: int) -> bool:
+        """Whether a piece of this many bytes would lie in a bulk value, and so take next to no time."""
+        return self._tokenizer.bulk_left >= size
+
     def feed(self, data: bytes) -> None:
         """Takes in a piece. What follows an error is counted and not read."""
         self._size += len(data)

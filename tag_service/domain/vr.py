@@ -17,8 +17,8 @@ BULK_VRS: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 SINGLE_VALUED_VRS: Final = frozenset({"LT", "ST", "UR", "UT"})
 
 UNDEFINED_LENGTH: Final = 0xFFFFFFFF
-# The group of items and delimiters, the last that there may be.
-ITEM_GROUP: Final = 0xFFFE
+# Tags from here on are items and delimiters.
+DELIMITERS: Final = 0xFFFE0000
 ITEM: Final = 0xFFFEE000
 ITEM_DELIMITATION: Final = 0xFFFEE00D
 SEQUENCE_DELIMITATION: Final = 0xFFFEE0DD

@@ -36,13 +36,15 @@ class Length(Enum):
 @dataclass(slots=True)
 class Container:
     """An open sequence or item. `start` is how much was written at its content, `source` the content's offset in the
-    file (-1 for what an edit makes). `changes`: edits may change what stands inside, beyond group lengths.
+    file (-1 for what an edit makes). `changes`: edits may change what stands inside, beyond group lengths. `little` is
+    the byte order of its length, `little_inside` that of what it holds.
     """
 
     start: int
     source: int
     length: Length
     little: bool
+    little_inside: bool
     is_item: bool
     changes: bool
     becomes_undefined: bool = False
@@ -80,7 +82,16 @@ class Window:
         self.written += len(data)
         self._first = self.written
 
-    def begin(self, header: bytes, *, little: bool, is_item: bool, source: int = -1, changes: bool = True) -> Container:
+    def begin(
+        self,
+        header: bytes,
+        *,
+        little: bool,
+        is_item: bool,
+        little_inside: bool | None = None,
+        source: int = -1,
+        changes: bool = True,
+    ) -> None:
         """Writes the header of a sequence or item, which ends in its length, and begins its content."""
         self.write(header)
         length = Length.COUNTED
@@ -90,9 +101,8 @@ class Window:
             length = Length.FIXED
         self._counted += length is Length.COUNTED
         self._fixed += length is Length.FIXED
-        container = Container(self.written, source, length, little, is_item, changes)
-        self._open.append(container)
-        return container
+        inside = little if little_inside is None else little_inside
+        self._open.append(Container(self.written, source, length, little, inside, is_item, changes))
 
     def end(self, delimiter: bytes = b"") -> None:
         """Ends what was begun last; `delimiter` is the delimitation item of one whose length was undefined."""
@@ -105,7 +115,7 @@ class Window:
         self._fixed -= container.length is Length.FIXED
         if container.becomes_undefined:
             tag = ITEM_DELIMITATION if container.is_item else SEQUENCE_DELIMITATION
-            self.write(_DELIMITER[container.little].pack(tag >> 16, tag & 0xFFFF, 0))
+            self.write(_DELIMITER[container.little_inside].pack(tag >> 16, tag & 0xFFFF, 0))
         else:
             self.write(delimiter)
 
@@ -123,6 +133,11 @@ class Window:
             self._counted = 0
         if not self._counted and len(self._buffer) >= _PIECE_BYTES:
             self._flush()
+
+    @property
+    def held_bytes(self) -> int:
+        """How much is held."""
+        return len(self._buffer)
 
     def pieces(self) -> list[bytes]:
         """What was written since the last call and can change no more."""

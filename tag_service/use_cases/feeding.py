@@ -3,12 +3,23 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 ResultT = TypeVar("ResultT")
+ResultT_co = TypeVar("ResultT_co", covariant=True)
 
 # As much takes about a millisecond to read, less than handing it to another thread and back may wait for.
 INLINE_BYTES: Final = 8 * 1024
+
+
+class Reader(Protocol[ResultT_co]):
+    """What takes in a file piece by piece."""
+
+    def passes_on(self, size: int) -> bool:
+        """Whether a piece of this many bytes would lie in a bulk value, and so take next to no time."""
+
+    def feed(self, data: bytes) -> ResultT_co:
+        """Takes in a piece."""
 
 
 @asynccontextmanager
@@ -22,11 +33,11 @@ async def opened(chunks: AsyncIterable[bytes]) -> AsyncGenerator[AsyncIterator[b
             await iterator.aclose()
 
 
-async def feed(reader: Callable[[bytes], ResultT], data: bytes) -> ResultT:
+async def feed(reader: Reader[ResultT], data: bytes) -> ResultT:
     """What `reader` gives for the data; a worker thread runs it when that may take long."""
-    if len(data) <= INLINE_BYTES:
-        return reader(data)
-    return await in_worker(reader, data)
+    if len(data) <= INLINE_BYTES or reader.passes_on(len(data)):
+        return reader.feed(data)
+    return await in_worker(reader.feed, data)
 
 
 async def in_worker(work: Callable[..., ResultT], *arguments: object) -> ResultT:

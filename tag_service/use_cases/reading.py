@@ -46,7 +46,7 @@ async def _read_beginning(reader: HeaderReader | ChosenReader, chunks: AsyncIter
     async with opened(chunks) as iterator:
         async for chunk in iterator:
             # The header of most files ends early in the first chunk: no worker is needed for those.
-            if reader.feed(chunk[:INLINE_BYTES]) or await feed(reader.feed, chunk[INLINE_BYTES:]):
+            if reader.feed(chunk[:INLINE_BYTES]) or await feed(reader, chunk[INLINE_BYTES:]):
                 return
     reader.close()
 
@@ -58,7 +58,7 @@ async def read_all_tags(chunks: AsyncIterable[bytes], limits: Limits) -> bytes:
     writer = JsonWriter(limits)
     async with opened(chunks) as iterator:
         async for chunk in iterator:
-            await feed(writer.feed, chunk)
+            await feed(writer, chunk)
 
     def finish() -> bytes:
         writer.close()
@@ -83,6 +83,6 @@ async def validate(chunks: AsyncIterable[bytes], limits: Limits) -> Verdict:
     validator = Validator(limits)
     async with opened(chunks) as iterator:
         async for chunk in iterator:
-            await feed(validator.feed, chunk)
+            await feed(validator, chunk)
     await in_worker(validator.close)
     return validator.verdict()

@@ -1,4 +1,4 @@
-"""Room in memory for the files that are edited: so many bytes for all of them, given to each as it comes in."""
+"""Room in memory for what is held of the files that are edited: so many bytes for all, given to each as it comes in."""
 
 import asyncio
 from collections.abc import Iterator
@@ -66,14 +66,14 @@ class Share:
         self._room = room
         self.size_bytes = 0
 
-    async def grow(self, size_bytes: int) -> None:
-        """Takes so many bytes more. Raises OVERLOADED."""
-        await self._room.wait(self, size_bytes)
-        self.size_bytes += size_bytes
-
-    def become(self, size_bytes: int) -> None:
-        """Takes the room of the result in place of the file's, whether there is any or not."""
+    async def resize(self, size_bytes: int) -> None:
+        """Takes so many bytes instead. Raises OVERLOADED."""
+        if size_bytes > self.size_bytes:
+            await self._room.wait(self, size_bytes - self.size_bytes)
         self.size_bytes = size_bytes
+
+    def settle(self) -> None:
+        """The file is edited, and its result stays until it is taken."""
         self._room.settle(self)
 
 

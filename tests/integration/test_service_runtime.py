@@ -426,6 +426,37 @@ async def test_rest_of_an_upload_is_drained(service: Running, what: str, caller:
     assert sent == 300
 
 
+async def test_http_caller_that_says_so_is_answered_in_the_middle_of_its_upload(service: Running) -> None:
+    """An HTTP client that takes an early end has the answer while it still sends; any other when it has sent all."""
+    for says, expected in (((interceptor.EARLY_END_KEY, "1"), True), (("x-other", "1"), False)):
+        call = service.uploads.Upload(metadata=(*service.token, *HTTP, says))
+        await call.write(upload(b"x", patient_match="answer early"))
+        done, _ = await asyncio.wait([asyncio.ensure_future(call.code())], timeout=3 if expected else 0.3)
+        assert bool(done) is expected
+        if not expected:
+            await call.done_writing()
+        assert (await call).message == "early"
+
+
+async def test_answered_upload_is_read_out_however_large_it_may_be(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limits on what is read after a refusal are none on what is read after an answer for HTTP."""
+    monkeypatch.setattr(interceptor, "_DRAIN_BYTES", 1000)
+    monkeypatch.setattr(interceptor, "_DRAIN_SECONDS", 0.1)
+    sent = 0
+
+    async def pieces() -> AsyncIterator[upload_service_pb2.UploadRequest]:
+        nonlocal sent
+        for _ in range(30):
+            yield upload(b"x" * 100_000, patient_match="answer early")
+            await asyncio.sleep(0.01)
+            sent += 1
+
+    assert (await service.uploads.Upload(pieces(), metadata=(*service.token, *HTTP))).message == "early"
+    assert sent == 30
+
+
 @pytest.mark.parametrize(
     ("limit", "pause", "size"), [({"_DRAIN_SECONDS": 0.3}, 0.01, 1), ({"_DRAIN_BYTES": 4 * MIB}, 0, 100_000)]
 )

@@ -1,7 +1,6 @@
 """tag_service as a process of its own, over gRPC."""
 
 import asyncio
-import hashlib
 import io
 import json
 import warnings
@@ -26,6 +25,8 @@ MIB = 1024 * 1024
 PIECE = 3 * MIB
 CT = (Path(pydicom.data.__file__).parent / "test_files" / "CT_small.dcm").read_bytes()
 DEADLINE = 20
+# What Envoy adds to a call that it makes out of an HTTP request.
+BY_HTTP = ("x-envoy-original-path", "/api/v1/dicom/modify-tags")
 REQUESTS = {
     "ReadTags": tag_service_pb2.ReadTagsRequest,
     "ReadAllTags": tag_service_pb2.ReadAllTagsRequest,
@@ -61,7 +62,7 @@ def call(stack, channel):
     """Calls a method with a file, cut into pieces; gives the call."""
     stub = tag_service_pb2_grpc.TagServiceStub(channel)
 
-    def begin(method, data, *, content_type="", size=PIECE, token=None, **options):
+    def begin(method, data, *, content_type="", size=PIECE, token=None, headers=(), **options):
         # Files come whole in the first message where the answer may come early: grpc.aio loses the status of a call
         # that ends while a further message is being written (grpc/grpc#36066).
         pieces = [data[start : start + size] for start in range(0, len(data), size)] or [b""]
@@ -76,7 +77,7 @@ def call(stack, channel):
         request = REQUESTS[method]
         bearer = stack.token() if token is None else token
         metadata = (("authorization", f"Bearer {bearer}"),) if bearer else ()
-        return getattr(stub, method)(requests(), metadata=metadata, timeout=DEADLINE)
+        return getattr(stub, method)(requests(), metadata=(*metadata, *headers), timeout=DEADLINE)
 
     return begin
 
@@ -166,7 +167,7 @@ async def test_all_tags_come_as_dicom_json(call):
 
 
 async def test_an_edited_file_comes_back(call):
-    """What was asked for is changed, the pixels are not; name, size and digest come before the file."""
+    """What was asked for is changed, the pixels are not; the name comes before the file, the size after it."""
     body, content_type = form(CT)
     modify = call(
         "ModifyTags",
@@ -189,8 +190,7 @@ async def test_an_edited_file_comes_back(call):
     assert metadata["content-disposition"].startswith(
         "attachment; filename=\"Sch_del 1.dcm\"; filename*=UTF-8''Sch%C3%A4"
     )
-    assert metadata["x-file-size"] == str(len(data))
-    assert metadata["x-file-sha256"] == hashlib.sha256(data).hexdigest()
+    assert dict(await modify.trailing_metadata())["x-file-size"] == str(len(data))
 
 
 async def test_each_wrong_edit_is_told(call):
@@ -256,19 +256,29 @@ async def test_every_rpc_asks_for_a_token(call, method):
 
 
 async def test_one_file_too_many_to_edit_is_told_to_come_again(stack, channel, call):
-    """While as much is edited as fits in memory, another is told when to retry; afterwards it is edited. A file that
-    has not come yet does not count.
+    """While as much is held for HTTP callers as fits in memory, another is told when to retry; afterwards its file is
+    edited. A file that has not come yet does not count, and a gRPC caller, for whom nothing is held, is served.
     """
     stub = tag_service_pb2_grpc.TagServiceStub(channel)
-    slow = stub.ModifyTags(metadata=(("authorization", f"Bearer {stack.token()}"),), timeout=DEADLINE)
-    await slow.write(tag_service_pb2.ModifyTagsRequest(file=httpbody_pb2.HttpBody(data=CT[:1000])))
-    assert await whole(call("ModifyTags", CT))
+    slow = stub.ModifyTags(metadata=(("authorization", f"Bearer {stack.token()}"), BY_HTTP), timeout=DEADLINE)
+    header = CT[: CT.index(b"\xe0\x7f\x10\x00") + 8] + (2 * MIB).to_bytes(4, "little")
+    await slow.write(tag_service_pb2.ModifyTagsRequest(file=httpbody_pb2.HttpBody(data=header)))
+    assert await whole(call("ModifyTags", CT, headers=(BY_HTTP,)))
     await slow.write(tag_service_pb2.ModifyTagsRequest(file=httpbody_pb2.HttpBody(data=bytes(2 * MIB - 20_000))))
-    error = await refusal(call("ModifyTags", CT))
+    error = await refusal(call("ModifyTags", CT, headers=(BY_HTTP,)))
     assert error.reason is Reason.OVERLOADED
     assert error.retry_after
-    slow.cancel()
     assert await whole(call("ModifyTags", CT))
+    slow.cancel()
+    assert await whole(call("ModifyTags", CT, headers=(BY_HTTP,)))
+
+
+async def test_a_file_that_breaks_off_behind_its_header_ends_in_an_error(call):
+    """M11: what was given of a file that is cut amid its pixels is not followed by a clean end."""
+    pixels = bytes(MIB)
+    header = CT[: CT.index(b"\xe0\x7f\x10\x00") + 8] + (2 * MIB).to_bytes(4, "little")
+    error = await refusal(call("ModifyTags", header + pixels, size=256 * 1024))
+    assert error.reason is Reason.TRUNCATED_FILE
 
 
 async def test_a_client_that_falls_silent_is_let_go(stack, channel):

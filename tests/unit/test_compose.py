@@ -236,7 +236,7 @@ def test_every_container_is_confined(services: dict[str, Any]) -> None:
 
 
 def test_tag_service_has_memory_for_what_it_may_hold(services: dict[str, Any]) -> None:
-    """As many of the largest files as are edited at a time, three times their size each, fit into the container."""
+    """As many of the largest files as are held for HTTP callers, at three times their size, fit into the container."""
     service = services["tag_service"]
     told = {key: filled_in(value, dict.fromkeys(REQUIRED, "x")) for key, value in service["environment"].items()}
     memory = filled_in(service["deploy"]["resources"]["limits"]["memory"], {})

@@ -5,6 +5,7 @@ import struct
 import warnings
 import zlib
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pydicom
@@ -12,7 +13,7 @@ import pydicom.data
 
 from tag_service.domain.edits import Edits
 from tag_service.domain.limits import Limits
-from tag_service.domain.rewrite import Edited, rewrite
+from tag_service.domain.rewrite import rewriter_of
 
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
@@ -124,14 +125,14 @@ def plain(writer, *further):
     return sorted(elements, key=tag_of)
 
 
-def edited(data: bytes, **edits) -> Edited:
-    """The outcome of editing a file."""
-    return rewrite(data, Edits(**edits), Limits())
+AT = datetime(2026, 11, 24, 12, 30, 15, 500000, tzinfo=UTC)
 
 
-def edit(data: bytes, **edits) -> bytes:
-    """The edited file."""
-    return edited(data, **edits).data
+def edit(data: bytes, *, cut: int = 1 << 20, limits: Limits | None = None, **edits) -> bytes:
+    """The edited file; it is fed in pieces of `cut` bytes."""
+    rewriter = rewriter_of(Edits(**edits), limits or Limits(), at=AT, system="TEST")
+    pieces = [piece for start in range(0, len(data), cut) for piece in rewriter.feed(data[start : start + cut])]
+    return b"".join((*pieces, *rewriter.close()))
 
 
 def body(data: bytes) -> bytes:

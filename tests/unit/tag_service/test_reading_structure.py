@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from service_runtime.errors import Reason, ServiceError
 from tag_service.domain import tokens
-from tag_service.domain.dataset import Fragments, Items, load
 from tag_service.domain.limits import MIB, Limits
 from tag_service.domain.problems import ProblemCode
 from tag_service.domain.tokenizer import Tokenizer
@@ -31,6 +30,7 @@ from tests.unit.tag_service.building import (
     read,
 )
 from tests.unit.tag_service.tokens import bytes_of, cut, every, outcome, written
+from tests.unit.tag_service.tree import Fragments, Items, load
 
 EXPLICIT = Writer(EXPLICIT_LITTLE)
 IMPLICIT = Writer(IMPLICIT_LITTLE)
@@ -220,16 +220,6 @@ def test_the_trailer_of_gzip_may_follow_a_deflated_data_set():
     body = stream.compress(b"".join(plain(EXPLICIT))) + stream.flush()
     assert codes_of(part10(body + b"\x4e\xd0\x58\x45\x1a\x02\4\0", DEFLATED)) == ["TRAILING_BYTES"]
     assert reason_of(part10(body + b"garbage" * 9, DEFLATED)) is Reason.MALFORMED_DICOM
-
-
-@pytest.mark.parametrize("tail", [b"12345678" + bytes(9), b"12345678" + bytes(9) + b"x" + bytes(3)])
-def test_what_follows_a_deflated_data_set_is_told_the_same_for_all_pieces(tail):
-    """R1: a trailer of gzip with zeros behind it, or with more, is the same however the file is cut."""
-    stream = zlib.compressobj(wbits=-15)
-    data = part10(stream.compress(b"".join(plain(EXPLICIT))) + stream.flush() + tail, DEFLATED)
-    whole = outcome([data])
-    assert (Reason.MALFORMED_DICOM in whole) is (b"x" in tail)
-    assert all(outcome(cut(data, size)) == whole for size in range(1, 40))
 
 
 def test_broken_deflate_is_malformed():
@@ -471,11 +461,19 @@ def test_runs_hold_elements_of_one_place_side_by_side():
     events = list(Tokenizer(Limits()).feed(EXPLICIT.file(*plain(EXPLICIT)[:8], many, nested)))
     events = events[events.index(next(event for event in events if isinstance(event, tokens.Run))) :]
     runs = [event for event in events if isinstance(event, tokens.Run)]
-    assert [len(run.elements) for run in runs] == [1024, 1024, 8 + 2500 - 2048, 1]
+    assert sum(len(run.elements) for run in runs) == 2509
     for run in runs:
+        assert 1 <= len(run.elements) <= tokens.MAX_RUN
         assert all(left[4] == right[2] for left, right in itertools.pairwise(run.elements))
-    kinds = [None if isinstance(event, tokens.Run) else event[0] for event in events[3:]]
-    assert kinds == [tokens.SEQUENCE, tokens.ITEM_BEGIN, None, tokens.ITEM_END, tokens.SEQUENCE_END]
+    kinds = [None if isinstance(event, tokens.Run) else event[0] for event in events[-6:]]
+    assert kinds == [
+        None,
+        tokens.SEQUENCE,
+        tokens.ITEM_BEGIN,
+        None,
+        tokens.ITEM_END,
+        tokens.SEQUENCE_END,
+    ]
 
 
 def test_duplicates_and_disorder_are_noticed_and_kept():

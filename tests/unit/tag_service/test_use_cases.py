@@ -5,15 +5,14 @@ import gc
 import hashlib
 import json
 import threading
-import time
+from contextlib import aclosing
 
 import pytest
 
 from service_runtime.errors import InvalidFieldError, Reason, ServiceError
 from tag_service.domain.edits import Edits
 from tag_service.domain.limits import Limits
-from tag_service.use_cases import modifying as modifying_module
-from tag_service.use_cases.feeding import in_worker
+from tag_service.use_cases.feeding import INLINE_BYTES, feed, in_worker
 from tag_service.use_cases.modifying import Modifying
 from tag_service.use_cases.reading import read_all_tags, read_tags, validate
 from tests.unit.tag_service.building import EXPLICIT_LITTLE, Writer, plain, read
@@ -73,6 +72,30 @@ async def test_tags_are_read_without_waiting_for_the_pixel_data(size):
     assert upload.closed
 
 
+class Noting:
+    """Notes in which thread it was fed."""
+
+    def __init__(self, bulk_left):
+        self._bulk_left = bulk_left
+
+    def passes_on(self, size):
+        """Whether that much lies in the bulk value."""
+        return size <= self._bulk_left
+
+    def feed(self, _data):
+        """The thread."""
+        return threading.current_thread()
+
+
+async def test_only_what_may_take_long_is_read_in_a_worker():
+    """Little data is read at once, and bulk data however much, all else in a worker."""
+    here = threading.current_thread()
+    assert await feed(Noting(0), bytes(INLINE_BYTES)) is here
+    assert await feed(Noting(0), bytes(INLINE_BYTES + 1)) is not here
+    assert await feed(Noting(10**6), bytes(10**6)) is here
+    assert await feed(Noting(10**6 - 1), bytes(10**6)) is not here
+
+
 async def test_all_tags_are_json_in_utf8():
     """Every attribute comes as bytes of JSON."""
     data = await read_all_tags(Upload(cut(bytes_of("CT_small.dcm"), 10_000)), LIMITS)
@@ -97,21 +120,62 @@ async def test_a_file_is_read_to_its_end_to_be_checked():
 
 
 async def test_an_edited_file_comes_with_size_and_digest():
-    """The pieces are the edited file, and its size and SHA-256 are known before the first of them."""
-    modifying = Modifying(LIMITS, max_files=1, max_bytes=1_000_000, wait_seconds=1)
+    """The parts are the edited file, and its size and SHA-256 are known before the first of them is given."""
+    modifying = Modifying(LIMITS, max_bytes=1_000_000, wait_seconds=1)
     upload = Upload(cut(EXPLICIT.file(*plain(EXPLICIT)[:8], EXPLICIT.element(0x7FE00010, "OW", bytes(600_000))), 9000))
     async with modifying.edited(upload, Edits(patient_id="MRN9")) as edited:
-        pieces = list(edited.pieces())
+        pieces = list(edited.parts)
     data = b"".join(pieces)
     assert read(data).PatientID == "MRN9"
     assert (edited.size_bytes, edited.sha256) == (len(data), hashlib.sha256(data).hexdigest())
     assert max(map(len, pieces)) <= 256 * 1024
 
 
+async def test_a_file_is_given_while_it_comes_in():
+    """Once the header is in, what is read is given, and little of the file is held."""
+    header = EXPLICIT.file(*plain(EXPLICIT)[:8]) + EXPLICIT.header(0x7FE00010, "OW", 9_000_000)
+    upload = Upload([*cut(header, 500), *[bytes(200_000)] * 45])
+    modifying = Modifying(LIMITS, max_bytes=100_000, wait_seconds=0.1)
+    asked = []
+    pieces = []
+    async with aclosing(modifying.streamed(upload, Edits(patient_id="MRN9"))) as stream:
+        async for piece in stream:
+            pieces.append(piece)
+            asked.append(upload.asked)
+    assert asked[0] <= len(cut(header, 500)) + 1
+    assert set(range(asked[0], upload.asked)) <= set(asked)
+    assert read(b"".join(pieces)).PatientID == "MRN9"
+
+
+async def test_a_file_that_breaks_off_amid_its_pixels_ends_in_an_error():
+    """What was given of it is not followed by a clean end."""
+    header = EXPLICIT.file(*plain(EXPLICIT)[:8]) + EXPLICIT.header(0x7FE00010, "OW", 9_000_000)
+    modifying = Modifying(LIMITS, max_bytes=1_000_000, wait_seconds=1)
+    async with aclosing(modifying.streamed(Upload([header, bytes(1_000_000)]), Edits())) as stream:
+        assert sum([len(await anext(stream)) for _ in range(4)]) > 1_000_000
+        with pytest.raises(ServiceError) as raised:
+            await anext(stream)
+    assert raised.value.reason is Reason.TRUNCATED_FILE
+
+
+async def test_headers_that_are_held_take_up_room():
+    """A header that comes in slowly is counted; when there is no room for it, it is told to come again."""
+    header = EXPLICIT.file(*plain(EXPLICIT)[:8])
+    modifying = Modifying(LIMITS, max_bytes=len(header) + 50, wait_seconds=0.05)
+    first = asyncio.create_task(size_of(modifying, Stalled(header)))
+    await asyncio.sleep(0.01)
+    with pytest.raises(ServiceError) as raised:
+        async with aclosing(modifying.streamed(Upload(cut(header, 100)), Edits())) as stream:
+            assert [piece async for piece in stream] == []
+    assert raised.value.reason is Reason.OVERLOADED
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+
+
 async def test_wrong_edits_are_told_before_the_file_is_read():
     """Nothing of the file is asked for when the edits are wrong already."""
     upload = Upload([EXPLICIT.file(*plain(EXPLICIT))])
-    modifying = Modifying(LIMITS, max_files=1, max_bytes=1_000_000, wait_seconds=1)
+    modifying = Modifying(LIMITS, max_bytes=1_000_000, wait_seconds=1)
     with pytest.raises(InvalidFieldError):
         async with modifying.edited(upload, Edits(study_date="yesterday")):
             pass
@@ -121,7 +185,7 @@ async def test_wrong_edits_are_told_before_the_file_is_read():
 async def test_files_that_are_edited_take_up_room_until_they_are_taken():
     """One too many waits, then is told to come again; room that is given back is taken."""
     data = EXPLICIT.file(*plain(EXPLICIT))
-    modifying = Modifying(LIMITS, max_files=9, max_bytes=len(data) + 100, wait_seconds=0.05)
+    modifying = Modifying(LIMITS, max_bytes=len(data) + 100, wait_seconds=0.05)
     async with modifying.edited(Upload([data]), Edits()):
         with pytest.raises(ServiceError) as raised:
             async with modifying.edited(Upload(cut(data, 90)), Edits()):
@@ -136,7 +200,7 @@ async def test_files_that_are_edited_take_up_room_until_they_are_taken():
 async def test_senders_who_stand_still_keep_nobody_out():
     """Files that have begun to come take up what came of them, and no place."""
     data = EXPLICIT.file(*plain(EXPLICIT))
-    modifying = Modifying(LIMITS, max_files=1, max_bytes=2 * len(data), wait_seconds=0.05)
+    modifying = Modifying(LIMITS, max_bytes=2 * len(data), wait_seconds=0.05)
     still = [asyncio.create_task(size_of(modifying, Stalled(data[:20]))) for _ in range(10)]
     await asyncio.sleep(0.01)
     assert await size_of(modifying, Upload([data])) > 0
@@ -148,38 +212,15 @@ async def test_senders_who_stand_still_keep_nobody_out():
 async def test_of_files_that_have_no_room_together_the_first_comes_to_its_end():
     """However many come in at once and fill the room with their beginnings, none keeps all from being edited."""
     data = EXPLICIT.file(*plain(EXPLICIT))
-    modifying = Modifying(LIMITS, max_files=1, max_bytes=len(data), wait_seconds=5)
+    modifying = Modifying(LIMITS, max_bytes=len(data) + 100, wait_seconds=5)
     sizes = await asyncio.gather(*(size_of(modifying, Upload(cut(data, 50))) for _ in range(10)))
     assert all(sizes)
-
-
-async def test_only_so_many_files_are_edited_at_a_time(monkeypatch):
-    """Editing takes more than the file itself takes, so it is done for a few at a time."""
-    running, most, lock = 0, 0, threading.Lock()
-
-    def rewrite(*arguments):
-        nonlocal running, most
-        with lock:
-            running += 1
-            most = max(most, running)
-        time.sleep(0.01)
-        try:
-            return edits_made(*arguments)
-        finally:
-            with lock:
-                running -= 1
-
-    edits_made = modifying_module.rewrite
-    monkeypatch.setattr(modifying_module, "rewrite", rewrite)
-    modifying = Modifying(LIMITS, max_files=2, max_bytes=1_000_000, wait_seconds=5)
-    await asyncio.gather(*(size_of(modifying, Upload([EXPLICIT.file(*plain(EXPLICIT))])) for _ in range(8)))
-    assert most == 2
 
 
 @pytest.mark.parametrize("broken", [b"no DICOM at all " * 99, b""])
 async def test_a_failed_edit_gives_its_place_back(broken):
     """A file that cannot be edited, or an upload that breaks, does not take up its place for ever."""
-    modifying = Modifying(LIMITS, max_files=1, max_bytes=2000, wait_seconds=0.05)
+    modifying = Modifying(LIMITS, max_bytes=2000, wait_seconds=0.05)
     for _ in range(3):
         with pytest.raises(ServiceError) as raised:
             async with modifying.edited(Upload([broken] if broken else []), Edits()):

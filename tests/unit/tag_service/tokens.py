@@ -7,9 +7,9 @@ import pydicom.data
 
 from service_runtime.errors import ServiceError
 from tag_service.domain import tokens
-from tag_service.domain.dataset import DicomFile, Element, Fragments, Items
 from tag_service.domain.limits import Limits
 from tag_service.domain.tokenizer import Tokenizer
+from tests.unit.tag_service.tree import DicomFile, Element, Fragments, Items
 
 TEST_FILES = Path(pydicom.data.__file__).parent / "test_files"
 CHARSET_FILES = Path(pydicom.data.__file__).parent / "charset_files"

@@ -1,4 +1,4 @@
-"""A whole file as a tree, for the editing half: every element keeps the bytes it came as.
+"""A whole file as a tree of what the tokenizer makes of it: every element keeps the bytes it came as.
 
 The tree is built, and must be walked, iteratively: its depth is the file's, and the file may be hostile.
 """
@@ -159,7 +159,7 @@ class _Builder:
 
     def _frame(self, kind: int, token: Element) -> None:
         file, tokenizer = self.file, self._tokenizer
-        assert isinstance(token.value, bytes)  # noqa: S101 - these tokens have no other
+        assert isinstance(token.value, bytes)
         if kind == tokens.PREAMBLE:
             file.preamble = token.value
         elif kind == tokens.META_ELEMENT:
@@ -184,7 +184,7 @@ class _Builder:
         data = b"".join(self._bulk)
         self._bulk.clear()
         element, self._bulk_element = self._bulk_element, None
-        assert element is not None  # noqa: S101 - a BULK_END follows a beginning
+        assert element is not None
         if isinstance(element.value, Fragments):
             element.value.data = data
         else:

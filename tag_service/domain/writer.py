@@ -1,0 +1,542 @@
+"""Tokens of a data set in, the edited data set out: elements are kept, replaced, removed, and put before others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from service_runtime.errors import InvalidFieldError, Reason, ServiceError, Violation
+from tag_service.domain import charset, dictionary, edits, paths, provenance, tokens, values
+from tag_service.domain.charset import CharsetError, Charsets
+from tag_service.domain.edits import Edit
+from tag_service.domain.elements import MAX_SHORT_FORM_BYTES, element, header, is_short_form, item_header
+from tag_service.domain.paths import Attribute, PrivateAttribute
+from tag_service.domain.plan import Addition, Node
+from tag_service.domain.provenance import MODIFIED_ATTRIBUTES_SEQUENCE, ORIGINAL_ATTRIBUTES_SEQUENCE, Provenance
+from tag_service.domain.scope import END, OpenSequence, Scope, addition_bytes
+from tag_service.domain.survey import SPECIFIC_CHARACTER_SET, Survey
+from tag_service.domain.text import text_of
+from tag_service.domain.tokens import Event, Run, Token
+from tag_service.domain.transcode import UTF_8_VALUE, conflict, text_vr, transcoded
+from tag_service.domain.transfer_syntax import IMPLICIT_LE, Encoding
+from tag_service.domain.treatment import Fate, Treatment
+from tag_service.domain.window import HELD_BYTES, Window
+
+_FILE_META_GROUP: Final = 0x0002
+_OPENING: Final = frozenset({tokens.SEQUENCE, tokens.BULK, tokens.FRAGMENTS})
+_CLOSING: Final = frozenset({tokens.SEQUENCE_END, tokens.BULK_END})
+
+
+class DataSetWriter:
+    """Takes the tokens of one data set; `window` has what comes of them.
+
+    `to_utf_8`: all text becomes UTF-8. While `is_header` holds, wrong edits are collected in `violations`, and the
+    first text that cannot become UTF-8 is noted in `conflict`; behind it, they are raised.
+    """
+
+    def __init__(
+        self,
+        root: Node,
+        survey: Survey,
+        encoding: Encoding,
+        *,
+        to_utf_8: bool,
+        treatment: Treatment | None,
+        record: Provenance | None,
+    ) -> None:
+        self.window = Window()
+        self.violations: list[Violation] = []
+        self.conflict: ServiceError | None = None
+        self.is_header = True
+        self._survey = survey
+        self._to_utf_8 = to_utf_8
+        self._record = record
+        # What the header holds; of anything else, nobody knows the prior value.
+        self._in_header = frozenset(survey.facts[root].tags)
+        self._root = self._scope(root, encoding, charset.DEFAULT, treatment)
+        if to_utf_8:
+            self._root.expect(SPECIFIC_CHARACTER_SET)
+        if record is not None:
+            self._root.expect(ORIGINAL_ATTRIBUTES_SEQUENCE)
+        self._open: list[Scope | OpenSequence] = [self._root]
+        # How many of the sequences and bulk values are open that are left out.
+        self._left_out = 0
+        # Text that is too long to come at once, which is to be transcoded: its token, and its value so far.
+        self._long_text: tuple[Token, bytearray] | None = None
+
+    def take(self, stream: Iterable[Event]) -> None:
+        """Writes what these tokens become.
+
+        Raises INVALID_FIELD, CHARSET_CONFLICT, EDIT_REFUSED, MALFORMED_DICOM.
+        """
+        for token in stream:
+            if isinstance(token, Run):
+                if not self._left_out:
+                    self._run(token)
+            elif self._left_out:
+                self._left_out += token[0] in _OPENING
+                self._left_out -= token[0] in _CLOSING
+            elif token[0] == tokens.CHUNK:
+                self._chunk(token)
+            else:
+                self._structure(token)
+
+    def end(self) -> None:
+        """Writes what is due at the end. Raises EDIT_REFUSED where there is no element at all."""
+        self._add_due(self._root, END)
+        if not self.window.written:
+            raise ServiceError(Reason.EDIT_REFUSED, "The edits leave no element in the data set.")
+
+    # Scopes.
+
+    def _scope(self, node: Node | None, encoding: Encoding, charsets: Charsets, treatment: Treatment | None) -> Scope:
+        if node is None:
+            return Scope(encoding, charsets, treatment)
+        facts = self._survey.facts_of(node)
+        scope = Scope(encoding, facts.charsets or charsets, treatment, node, facts)
+        for attribute, edit in node.edits.items():
+            if isinstance(edit, Addition) or edit.value is not None:
+                scope.expect(attribute)
+        for attribute, items in node.items.items():
+            if any(item.sets_values for item in items.values()):
+                scope.expect(attribute)
+        return scope
+
+    def _is_plain(self, scope: Scope) -> bool:
+        """Whether nothing changes in a scope but group lengths."""
+        return scope.node is None and scope.treatment is None and not self._to_utf_8
+
+    def _current(self) -> Scope:
+        scope = self._open[-1]
+        assert isinstance(scope, Scope)  # noqa: S101 - elements stand in scopes
+        return scope
+
+    # What comes.
+
+    def _run(self, run: Run) -> None:
+        scope, window, buffer = self._current(), self.window, run.buffer
+        if self._is_plain(scope):
+            kept = run.elements[0][2]
+            if not window.is_fixed:
+                for tag, _, start, _, stop in run.elements:
+                    if not tag & 0xFFFF:
+                        window.write(buffer[kept:start])
+                        kept = stop
+            window.write(buffer[kept : run.elements[-1][4]])
+        else:
+            for tag, vr, start, at, stop in run.elements:
+                if scope.due and scope.due[0][0] < tag:
+                    self._add_due(scope, tag)
+                new = self._instead(scope, tag, vr, buffer[at:stop])
+                window.write(buffer[start:stop] if new is None else new)
+        window.settle(run.base + run.elements[-1][4])
+
+    def _chunk(self, token: Token) -> None:
+        _, tag, _, _, value, offset = token
+        if self._long_text is None:
+            self.window.pass_on(value, offset + len(value))
+            return
+        text = self._long_text[1]
+        text += value
+        if len(text) > HELD_BYTES:
+            raise conflict(tag, "is too long to be carried over")
+
+    def _structure(self, token: Token) -> None:
+        kind, _, _, head, value, offset = token
+        if kind == tokens.SEQUENCE:
+            self._begin_sequence(token)
+        elif kind == tokens.ITEM_BEGIN:
+            self._begin_item(token)
+        elif kind == tokens.ITEM_END:
+            self._add_due(self._current(), END)
+            self.window.end(head)
+            self._open.pop()
+        elif kind == tokens.SEQUENCE_END:
+            self._end_sequence(head)
+        elif kind in {tokens.BULK, tokens.FRAGMENTS}:
+            self._begin_bulk(token)
+        elif kind == tokens.BULK_END:
+            self._end_bulk()
+        self.window.settle(offset + len(head) + len(value))
+
+    def _begin_sequence(self, token: Token) -> None:
+        _, tag, vr, head, _, offset = token
+        scope = self._current()
+        self._add_due(scope, tag)
+        items: dict[int, Node] = {}
+        is_record = False
+        if scope.node is not None and scope.facts is not None:
+            if scope.facts.matters(tag):
+                scope.facts.note(tag, b"", scope.charsets)
+            attribute = scope.facts.attribute_of(tag)
+            edit = scope.node.edits.get(attribute)
+            if edit is not None:
+                self._leave_out(self._edited(scope, attribute, edit, tag, vr))
+                return
+            items = scope.node.items.get(attribute, items)
+            if items and (attribute in scope.entered or self._survey.sequences[scope.node, attribute] > 1):
+                self._violate_all(items, "leads into a sequence that the file holds more than once")
+            is_late = scope is self._root and self._record is not None and tag not in self._in_header
+            if items and (attribute in scope.added or is_late):
+                raise _too_late(tag)
+            scope.entered.add(attribute)
+            is_record = scope is self._root and tag == ORIGINAL_ATTRIBUTES_SEQUENCE and self._is_recording(vr, tag)
+        fate = scope.treatment.fate(tag, vr, scope.creator_of(tag)) if scope.treatment else Fate.KEEP
+        if fate in {Fate.REMOVE, Fate.EMPTY}:
+            self._leave_out(element(tag, vr, b"", scope.encoding) if fate is Fate.EMPTY else b"")
+            return
+        encoding = IMPLICIT_LE if vr == "UN" else scope.encoding
+        self.window.begin(
+            head,
+            little=scope.encoding.little_endian,
+            little_inside=encoding.little_endian,
+            is_item=False,
+            source=offset + len(head),
+            changes=is_record or bool(items) or scope.treatment is not None or self._to_utf_8,
+        )
+        self._open.append(OpenSequence(encoding, scope.charsets, scope.treatment, items, is_record=is_record))
+
+    def _begin_item(self, token: Token) -> None:
+        sequence = self._open[-1]
+        assert isinstance(sequence, OpenSequence)  # noqa: S101 - items stand in sequences
+        node = sequence.items.get(sequence.count)
+        sequence.count += 1
+        self.window.begin(
+            token[3],
+            little=sequence.encoding.little_endian,
+            is_item=True,
+            source=token[5] + len(token[3]),
+            changes=node is not None or sequence.treatment is not None or self._to_utf_8,
+        )
+        self._open.append(self._scope(node, sequence.encoding, sequence.charsets, sequence.treatment))
+
+    def _end_sequence(self, delimiter: bytes) -> None:
+        sequence = self._open[-1]
+        assert isinstance(sequence, OpenSequence)  # noqa: S101 - only a sequence ends so
+        for number, node in sequence.items.items():
+            if number >= sequence.count and node.sets_values:
+                if number == 0:
+                    self._make_item(node, sequence)
+                else:
+                    self._violate_all({number: node}, "leads into an item that the file does not hold")
+        if sequence.is_record:
+            self._make_record(sequence.encoding)
+        self.window.end(delimiter)
+        self._open.pop()
+
+    def _begin_bulk(self, token: Token) -> None:
+        kind, tag, vr, head, _, _ = token
+        scope = self._current()
+        self._add_due(scope, tag)
+        new = self._instead(scope, tag, vr, None)
+        if new is not None:
+            self._leave_out(new)
+        elif self._to_utf_8 and kind == tokens.BULK and text_vr(tag, vr, scope.creators):
+            self._long_text = (token, bytearray())
+        else:
+            self.window.write(head)
+
+    def _end_bulk(self) -> None:
+        if self._long_text is None:
+            return
+        (_, tag, vr, head, _, _), text = self._long_text
+        self._long_text = None
+        value = bytes(text)
+        new = self._transcoded(self._current(), tag, vr, value)
+        self.window.write(head + value if new is None else new)
+
+    def _leave_out(self, instead: bytes) -> None:
+        """Writes this in place of the sequence or bulk value that begins here."""
+        self.window.write(instead)
+        self._left_out = 1
+
+    # What becomes of an element.
+
+    def _instead(self, scope: Scope, tag: int, vr: str, value: bytes | None) -> bytes | None:
+        """What is written in place of an element, None for itself; its value is None for one of bulk data."""
+        if not tag & 0xFFFF:
+            return None if self.window.is_fixed else b""
+        if tag >> 16 == _FILE_META_GROUP and not self.window.written:
+            # Behind the new file meta information it would be read as a part of it.
+            raise ServiceError(Reason.MALFORMED_DICOM, "The data set holds file meta information among its elements.")
+        if tag == SPECIFIC_CHARACTER_SET:
+            return self._declared(scope, value or b"")
+        if scope.node is not None and (new := self._named(scope, scope.node, tag, vr, value)) is not None:
+            return new
+        if dictionary.is_private_creator(tag) and value is not None:
+            scope.note_creator(tag, value)
+        if scope.treatment is not None and (new := self._treated(scope, scope.treatment, tag, vr, value)) is not None:
+            return new
+        return self._transcoded(scope, tag, vr, value) if self._to_utf_8 and value is not None else None
+
+    def _named(self, scope: Scope, node: Node, tag: int, vr: str, value: bytes | None) -> bytes | None:
+        """What is written in place of an element that edits may name, None where none does."""
+        assert scope.facts is not None  # noqa: S101 - it comes with the node
+        if scope.facts.matters(tag):
+            scope.facts.note(tag, value or b"", scope.charsets)
+        attribute = scope.facts.attribute_of(tag)
+        edit = node.edits.get(attribute)
+        if edit is not None:
+            return self._edited(scope, attribute, edit, tag, vr)
+        if attribute in node.items:
+            return self._into_element(scope, tag, node.items[attribute], value)
+        if scope is self._root and tag == ORIGINAL_ATTRIBUTES_SEQUENCE and self._record is not None:
+            return self._record_in_element(scope, tag, value)
+        return None
+
+    def _declared(self, scope: Scope, value: bytes) -> bytes | None:
+        """What becomes of a character set, which is in force in its scope from here on."""
+        charsets = charset.charsets_of(value)
+        if scope.has_transcoded and charsets != scope.charsets:
+            raise conflict(SPECIFIC_CHARACTER_SET, "stands behind text that is in it")
+        scope.charsets = charsets
+        return element(SPECIFIC_CHARACTER_SET, "CS", UTF_8_VALUE, scope.encoding) if self._to_utf_8 else None
+
+    def _transcoded(self, scope: Scope, tag: int, vr: str, value: bytes) -> bytes | None:
+        known = text_vr(tag, vr, scope.creators)
+        if not known:
+            return None
+        try:
+            new = transcoded(tag, known, value, scope.charsets, file_vr=vr, encoding=scope.encoding)
+        except ServiceError as error:
+            if not self.is_header:
+                raise
+            # Wrong edits are told first.
+            self.conflict = self.conflict or error
+            return None
+        if new is None:
+            return None
+        scope.has_transcoded = True
+        return element(tag, vr, new, scope.encoding)
+
+    def _treated(self, scope: Scope, treatment: Treatment, tag: int, vr: str, value: bytes | None) -> bytes | None:
+        """What the treatment makes of an element, None where it stays."""
+        fate = treatment.fate(tag, vr, scope.creator_of(tag))
+        if fate is Fate.KEEP:
+            return None
+        if fate is Fate.REMOVE:
+            return b""
+        known = dictionary.implicit_vr(tag) if vr == "UN" else vr
+        if fate is Fate.EMPTY or known not in values.SETTABLE_VRS:
+            return element(tag, vr, b"", scope.encoding)
+        text = text_of(value, known, scope.charsets).text if value and known in values.TEXTUAL_VRS else ""
+        new = treatment.replacement(tag, known, text)
+        if new == text and value is not None and known in values.TEXTUAL_VRS:
+            return None
+        encoded = values.encode(
+            known, new, little_endian=scope.encoding.little_endian, encode_text=lambda text: text.encode("ascii")
+        )
+        return element(tag, known, encoded, scope.encoding)
+
+    # Edits.
+
+    def _edited(self, scope: Scope, attribute: Attribute, edit: Edit | Addition, tag: int, vr: str) -> bytes:
+        """What is written in place of an element that is edited."""
+        if scope is self._root and self._record is not None and tag not in self._in_header:
+            raise _too_late(tag)
+        if attribute in scope.added:
+            # It was taken for absent, and stands in its place already.
+            return b""
+        if isinstance(edit, Addition):
+            return addition_bytes(edit, scope.encoding)
+        # An attribute that the file holds twice is changed twice, for readers differ in which one they take.
+        return b"" if edit.value is None else self._new(scope, edit, edit.value, tag, vr)
+
+    def _new(self, scope: Scope, edit: Edit, text: str, tag: int, file_vr: str) -> bytes:
+        """An element with a new value; `file_vr` is "" where the file holds none. Nothing where that is wrong."""
+        attribute = edit.path.attribute
+        vr = self._vr(scope, attribute, file_vr)
+        if not vr:
+            return self._violate(edit, "sets a private attribute whose VR neither the dictionary nor the file tells")
+        if problem := edits.check(attribute, vr, text):
+            return self._violate(edit, problem)
+        charsets = charset.UTF_8 if self._to_utf_8 else scope.charsets
+        try:
+            value = values.encode(
+                vr,
+                text,
+                little_endian=scope.encoding.little_endian,
+                encode_text=lambda text: charset.encode(text, charsets, vr),
+            )
+        except CharsetError:
+            # The file's character set was taken for another one, which is known by now to be wrong.
+            raise conflict(tag, "is to hold a value that the character set of its item cannot") from None
+        if is_short_form(vr, scope.encoding) and len(value) > MAX_SHORT_FORM_BYTES:
+            limit = f"takes more than the {MAX_SHORT_FORM_BYTES} bytes that an attribute of VR {vr} may have"
+            return self._violate(edit, limit)
+        return element(tag, vr, value, scope.encoding)
+
+    def _vr(self, scope: Scope, attribute: Attribute, file_vr: str) -> str:
+        """The VR of a new value: the dictionary's, else that of the file; "" where neither tells."""
+        vr = paths.vr_of(attribute)
+        in_file = file_vr if scope.encoding.explicit else ""
+        if isinstance(attribute, PrivateAttribute):
+            # What is known of private attributes comes second to what the maker wrote.
+            return in_file if in_file in values.SETTABLE_VRS else vr
+        if vr == edits.EITHER_INTEGER_VR:
+            # PS3.5 A.1: it follows from PixelRepresentation.
+            return in_file if in_file in {"US", "SS"} else ("SS" if self._has_signed_pixels(scope) else "US")
+        return vr
+
+    def _has_signed_pixels(self, scope: Scope) -> bool:
+        for around in (scope, self._root):
+            if around.facts is not None and around.facts.has_signed_pixels is not None:
+                return around.facts.has_signed_pixels
+        return False
+
+    def _into_element(self, scope: Scope, tag: int, items: dict[int, Node], value: bytes | None) -> bytes | None:
+        """What is written in place of an element that edits lead into as if it were a sequence."""
+        if not any(node.sets_values for node in items.values()):
+            return None
+        if value != b"":
+            self._violate_all(items, "leads into an attribute that is no sequence in the file")
+            return None
+        self._make_sequence(scope, tag, items)
+        return b""
+
+    # What is added.
+
+    def _add_due(self, scope: Scope, tag: int) -> None:
+        """Writes what comes before an element with this tag."""
+        while scope.due and scope.due[0][0] < tag:
+            at, _, attribute = scope.due.pop(0)
+            if isinstance(attribute, int) or at & 0xFFFF >= 0x1000:
+                self._add(scope, attribute, at)
+            elif scope.facts is not None and not scope.facts.holds(attribute):
+                self._reserve(scope, attribute)
+
+    def _reserve(self, scope: Scope, attribute: PrivateAttribute) -> None:
+        assert scope.node is not None  # noqa: S101 - attributes are added where edits name them
+        edit = scope.node.edits.get(attribute)
+        if isinstance(edit, Edit) and not self._vr(scope, attribute, ""):
+            self._violate(edit, "sets a private attribute whose VR neither the dictionary nor the file tells")
+            return
+        if edit is None and paths.vr_of(attribute) != "SQ":
+            self._violate_all(scope.node.items[attribute], "leads into an attribute that is not known to be a sequence")
+            return
+        tag, creator = scope.reserve(attribute)
+        if tag is None:
+            problem = "sets a private attribute in a group that has no block left"
+            if isinstance(edit, Edit):
+                self._violate(edit, problem)
+            else:
+                self._violate_all(scope.node.items[attribute], problem)
+            return
+        self.window.write(creator)
+        scope.expect_at(tag, attribute)
+
+    def _add(self, scope: Scope, attribute: Attribute, tag: int) -> None:
+        """Writes an attribute, unless the scope holds it."""
+        assert scope.facts is not None  # noqa: S101 - attributes are added where edits name them
+        assert scope.node is not None  # noqa: S101 - as above
+        if tag in scope.facts.tags or attribute in scope.entered:
+            return
+        scope.added.add(attribute)
+        if scope is self._root and attribute == SPECIFIC_CHARACTER_SET:
+            self.window.write(element(SPECIFIC_CHARACTER_SET, "CS", UTF_8_VALUE, scope.encoding))
+        elif scope is self._root and attribute == ORIGINAL_ATTRIBUTES_SEQUENCE and self._record is not None:
+            self._begin_made_sequence(scope.encoding, tag)
+            self._make_record(scope.encoding)
+            self.window.end()
+        else:
+            edit = scope.node.edits.get(attribute)
+            if isinstance(edit, Addition):
+                self.window.write(addition_bytes(edit, scope.encoding))
+            elif edit is not None:
+                self.window.write(self._new(scope, edit, edit.value or "", tag, ""))
+            else:
+                self._make_sequence(scope, tag, scope.node.items[attribute])
+
+    def _make_sequence(self, scope: Scope, tag: int, items: dict[int, Node]) -> None:
+        """Writes a sequence with the one item that edits may make."""
+        further = {number: node for number, node in items.items() if number and node.sets_values}
+        self._violate_all(further, "leads into an item that the file does not hold")
+        first = items.get(0)
+        if first is None or not first.sets_values:
+            return
+        if not dictionary.is_private(tag) and paths.vr_of(tag) != "SQ":
+            self._violate_all({0: first}, "leads into an attribute that is not known to be a sequence")
+            return
+        self._begin_made_sequence(scope.encoding, tag)
+        self._make_item(first, scope)
+        self.window.end()
+
+    def _begin_made_sequence(self, encoding: Encoding, tag: int) -> None:
+        self.window.begin(header(tag, "SQ", 0, encoding), little=encoding.little_endian, is_item=False)
+
+    def _make_item(self, node: Node, around: Scope | OpenSequence) -> None:
+        """Writes a new item with the values that are set in it; as deep as a path, which has its limit, leads."""
+        self.window.begin(item_header(around.encoding), little=around.encoding.little_endian, is_item=True)
+        self._add_due(self._scope(node, around.encoding, around.charsets, None), END)
+        self.window.end()
+
+    # The record of prior values.
+
+    def _is_recording(self, vr: str, tag: int) -> bool:
+        if self._record is None or ORIGINAL_ATTRIBUTES_SEQUENCE in self._root.added:
+            return False
+        if vr == "UN" and self._root.encoding.explicit:
+            raise ServiceError(
+                Reason.EDIT_REFUSED,
+                "The file's Original Attributes Sequence is encoded as UN, so that nothing can be recorded in it. Edit "
+                "without record_original.",
+                metadata={"tag": dictionary.tag_text(tag)},
+            )
+        # A second one stays as it is.
+        self._root.added.add(ORIGINAL_ATTRIBUTES_SEQUENCE)
+        return True
+
+    def _record_in_element(self, scope: Scope, tag: int, value: bytes | None) -> bytes | None:
+        """What is written in place of an Original Attributes Sequence that came as an element."""
+        if ORIGINAL_ATTRIBUTES_SEQUENCE in scope.added:
+            return None
+        if value != b"":
+            self._is_recording("UN", tag)
+        scope.added.add(ORIGINAL_ATTRIBUTES_SEQUENCE)
+        self._begin_made_sequence(scope.encoding, tag)
+        self._make_record(scope.encoding)
+        self.window.end()
+        return b""
+
+    def _make_record(self, encoding: Encoding) -> None:
+        """Writes an item of the Original Attributes Sequence (PS3.3 C.12.1.1.9)."""
+        assert self._record is not None  # noqa: S101 - asked for only then
+        little = encoding.little_endian
+        self.window.begin(item_header(encoding), little=little, is_item=True)
+        self._begin_made_sequence(encoding, MODIFIED_ATTRIBUTES_SEQUENCE)
+        self.window.begin(item_header(encoding), little=little, is_item=True)
+        self._open.append(Scope(encoding, self._root.charsets))
+        for recorded in self._survey.recorded_in_order():
+            self.take(recorded)
+        self._open.pop()
+        self.window.end()
+        self.window.end()
+        self.window.write(provenance.facts_of(self._record, encoding))
+        self.window.end()
+
+    # What is wrong.
+
+    def _violate(self, edit: Edit, problem: str) -> bytes:
+        """Notes what is wrong with an edit; nothing is written in its place."""
+        violation = Violation(edit.field, problem)
+        if not self.is_header:
+            raise InvalidFieldError(violation)
+        if violation not in self.violations:
+            self.violations.append(violation)
+        return b""
+
+    def _violate_all(self, items: dict[int, Node], problem: str) -> None:
+        """The same for every edit that sets a value in these items."""
+        for item in items.values():
+            for _, edit in item.edits_below():
+                if edit.value is not None:
+                    self._violate(edit, problem)
+
+
+def _too_late(tag: int) -> ServiceError:
+    where = dictionary.tag_text(tag)
+    return ServiceError(
+        Reason.EDIT_REFUSED,
+        f"{where} stands behind the header of the file, too late for what the edits need of it.",
+        metadata={"tag": where},
+    )

@@ -1,0 +1,134 @@
+"""The request stream of a call."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from google.protobuf.message import DecodeError
+
+from service_runtime.errors import Reason, ServiceError
+from service_runtime.requests import Requests
+
+
+class Stream:
+    """Messages that come when the test says so; counts how many were taken."""
+
+    def __init__(self) -> None:
+        self.coming: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue()
+        self.taken = 0
+
+    def bring(self, *messages: bytes | BaseException | None) -> None:
+        """Brings messages, an error, or the end (None)."""
+        for message in messages:
+            self.coming.put_nowait(message)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        message = await self.coming.get()
+        if isinstance(message, BaseException):
+            raise message
+        if message is None:
+            raise StopAsyncIteration
+        self.taken += 1
+        return message
+
+
+@pytest.fixture
+def stream() -> Stream:
+    """A stream that nothing has come of."""
+    return Stream()
+
+
+@pytest.fixture
+async def requests(stream: Stream) -> AsyncIterator[Requests]:
+    """The messages of it, as text."""
+    one = Requests(stream, lambda data: data.decode())
+    yield one
+    one.close()
+
+
+async def settled() -> None:
+    """Lets all that can go on do so."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_messages_come_in_order_and_end_once_and_for_all(stream: Stream, requests: Requests) -> None:
+    """All messages come, as they were sent, and the end comes as often as it is asked for."""
+    stream.bring(b"a", b"b", b"c", None)
+    assert [message async for message in requests] == ["a", "b", "c"]
+    assert [message async for message in requests] == []
+
+
+async def test_cancelled_wait_loses_no_message(stream: Stream, requests: Requests) -> None:
+    """A message that comes while nobody waits any more is given to the next who asks."""
+    for message in (b"a", b"b", b"c"):
+        waiting = asyncio.ensure_future(anext(requests))
+        await settled()
+        waiting.cancel()
+        stream.bring(message)
+        await settled()
+        assert waiting.cancelled()
+        assert await anext(requests) == message.decode()
+
+
+async def test_second_message_is_not_read_before_it_is_asked_for(stream: Stream, requests: Requests) -> None:
+    """R2: who needs the first message only has only that one read; from the second on one is read ahead."""
+    stream.bring(*[b"x"] * 10)
+    for expected in (1, 3, 4, 5):
+        await anext(requests)
+        await settled()
+        assert stream.taken == expected
+
+
+async def test_error_of_the_stream_comes_behind_its_messages() -> None:
+    """What came before the stream broke is given first; then its error comes, and a cancellation as one."""
+    for error in (RuntimeError(), asyncio.CancelledError()):
+        broken = Stream()
+        broken.bring(b"a", error)
+        one = Requests(broken, bytes.decode)
+        assert await anext(one) == "a"
+        with pytest.raises(type(error)):
+            await anext(one)
+        one.close()
+
+
+async def test_bytes_that_are_no_message_are_a_wrong_field(stream: Stream) -> None:
+    """What cannot be parsed is the caller's fault and told as such."""
+
+    def parse(_data: bytes) -> None:
+        raise DecodeError
+
+    stream.bring(b"a")
+    one = Requests(stream, parse)
+    with pytest.raises(ServiceError) as caught:
+        await anext(one)
+    assert caught.value.reason is Reason.INVALID_FIELD
+    one.close()
+
+
+async def test_draining_ends_at_the_end_the_limit_or_silence(stream: Stream, requests: Requests) -> None:
+    """The rest is read to its end, at most so far, and only while it keeps coming."""
+    stream.bring(b"12345", b"12345", b"12345", b"12345")
+    await requests.drain(max_bytes=9, idle_seconds=60)
+    assert stream.taken <= 3
+    await requests.drain(max_bytes=1000, idle_seconds=0.05)
+    assert stream.taken == 4
+    stream.bring(b"12345", None)
+    await requests.drain(max_bytes=1000, idle_seconds=60)
+    assert stream.taken == 5
+
+
+async def test_closing_gives_up_the_wait(stream: Stream) -> None:
+    """Once closed, nothing more is read."""
+    one = Requests(stream, bytes.decode)
+    waiting = asyncio.ensure_future(anext(one))
+    await settled()
+    one.close()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    stream.bring(b"a")
+    await settled()
+    assert stream.taken == 0
