@@ -18,7 +18,8 @@ _CHOICES: Final = {
     "US or SS or OW": "OW",
     "OB or OW": "OW",
 }
-_PLAIN: Final[dict[int, str]] = {tag: _CHOICES.get(entry[0], entry[0]) for tag, entry in DicomDictionary.items()}
+# The VR of each standard attribute, as `implicit_vr` gives it; not of those in repeating groups.
+IMPLICIT_VRS: Final[dict[int, str]] = {tag: _CHOICES.get(entry[0], entry[0]) for tag, entry in DicomDictionary.items()}
 # The repeating groups and elements (50xx, 60xx, 002031xx): by which bits of a tag count, and those.
 _REPEATING: Final[dict[int, dict[int, tuple[str, str, str, str, str]]]] = {}
 for _name, _entry in RepeatersDictionary.items():
@@ -38,7 +39,7 @@ def is_private_creator(tag: int) -> bool:
 
 def implicit_vr(tag: int) -> str:
     """The VR of an element whose encoding does not say it, UN where nobody knows; one of two letters always."""
-    return _PLAIN.get(tag) or _unlisted_vr(tag)
+    return IMPLICIT_VRS.get(tag) or _unlisted_vr(tag)
 
 
 def _unlisted_vr(tag: int) -> str:

@@ -8,7 +8,7 @@ from itertools import takewhile
 from struct import Struct
 from typing import Final, Literal
 
-from tag_service.domain.dictionary import FLOAT_PIXEL_DATA, implicit_vr
+from tag_service.domain.dictionary import FLOAT_PIXEL_DATA, IMPLICIT_VRS, implicit_vr
 from tag_service.domain.headers import LONG_VR_OF, PLAIN_HEADER, SHORT_VR_OF
 from tag_service.domain.tokens import PlainElement
 from tag_service.domain.transfer_syntax import Encoding
@@ -79,7 +79,7 @@ def _explicit_scanner(order: Literal["little", "big"]) -> Scanner:
 
 def _implicit_scanner(order: Literal["little", "big"]) -> Scanner:
     """The scanner of implicit VR (PS3.5 7.1.3)."""
-    header = PLAIN_HEADER[order == "little"]
+    header, standard = PLAIN_HEADER[order == "little"], IMPLICIT_VRS.get
 
     def scan(buffer: bytes, position: int, edge: int, most: int) -> list[PlainElement]:
         found: list[PlainElement] = []
@@ -94,7 +94,7 @@ def _implicit_scanner(order: Literal["little", "big"]) -> Scanner:
             if stop > edge or (group >= _PIXEL_GROUP and (group == _PIXEL_GROUP or group >= _DELIMITER_GROUP)):
                 break
             tag = group << 16 | element
-            vr = implicit_vr(tag)
+            vr = standard(tag) or implicit_vr(tag)
             if vr == "SQ" or length > WHOLE_BYTES or not tag:
                 break
             append((tag, vr, position, start, stop))
