@@ -8,6 +8,7 @@ from typing import Final
 from service_runtime.errors import InvalidFieldError, Reason, ServiceError, Violation
 from tag_service.domain import charset, dictionary, edits, paths, provenance, tokens, values
 from tag_service.domain.charset import CharsetError, Charsets
+from tag_service.domain.dictionary import PIXEL_TAGS
 from tag_service.domain.edits import Edit
 from tag_service.domain.elements import MAX_SHORT_FORM_BYTES, element, header, is_short_form, item_header
 from tag_service.domain.paths import Attribute, PrivateAttribute
@@ -51,8 +52,7 @@ class DataSetWriter:
         self._survey = survey
         self._to_utf_8 = to_utf_8
         self._record = record
-        # What the header holds; of anything else, nobody knows the prior value.
-        self._in_header = frozenset(survey.facts[root].tags)
+        self._is_behind_pixels = False
         self._root = self._scope(root, encoding, charset.DEFAULT, treatment)
         if to_utf_8:
             self._root.expect(SPECIFIC_CHARACTER_SET)
@@ -176,8 +176,7 @@ class DataSetWriter:
             items = scope.node.items.get(attribute, items)
             if items and (attribute in scope.entered or self._survey.sequences[scope.node, attribute] > 1):
                 self._violate_all(items, "leads into a sequence that the file holds more than once")
-            is_late = scope is self._root and self._record is not None and tag not in self._in_header
-            if items and (attribute in scope.added or is_late):
+            if items and (attribute in scope.added or self._is_too_late(scope)):
                 raise _too_late(tag)
             scope.entered.add(attribute)
             is_record = scope is self._root and tag == ORIGINAL_ATTRIBUTES_SEQUENCE and self._is_recording(vr, tag)
@@ -228,6 +227,7 @@ class DataSetWriter:
         kind, tag, vr, head, _, _ = token
         scope = self._current()
         self._add_due(scope, tag)
+        self._is_behind_pixels |= scope is self._root and tag in PIXEL_TAGS
         new = self._instead(scope, tag, vr, None)
         if new is not None:
             self._leave_out(new)
@@ -332,7 +332,7 @@ class DataSetWriter:
 
     def _edited(self, scope: Scope, attribute: Attribute, edit: Edit | Addition, tag: int, vr: str) -> bytes:
         """What is written in place of an element that is edited."""
-        if scope is self._root and self._record is not None and tag not in self._in_header:
+        if self._is_too_late(scope):
             raise _too_late(tag)
         if attribute in scope.added:
             # It was taken for absent, and stands in its place already.
@@ -471,6 +471,10 @@ class DataSetWriter:
         self.window.end()
 
     # The record of prior values.
+
+    def _is_too_late(self, scope: Scope) -> bool:
+        """Whether a value that is met now was to be recorded, and was not seen by the survey."""
+        return scope is self._root and self._record is not None and (self._is_behind_pixels or not self.is_header)
 
     def _is_recording(self, vr: str, tag: int) -> bool:
         if self._record is None or ORIGINAL_ATTRIBUTES_SEQUENCE in self._root.added:
