@@ -23,6 +23,8 @@ from tag_service.domain.transfer_syntax import IMPLICIT_LE, Encoding
 from tag_service.domain.treatment import Fate, Treatment
 from tag_service.domain.window import HELD_BYTES, Window
 
+_NO_TAGS: Final[frozenset[int]] = frozenset()
+_NO_GROUPS: Final[frozenset[int]] = frozenset()
 _FILE_META_GROUP: Final = 0x0002
 _OPENING: Final = frozenset({tokens.SEQUENCE, tokens.BULK, tokens.FRAGMENTS})
 _CLOSING: Final = frozenset({tokens.SEQUENCE_END, tokens.BULK_END})
@@ -102,9 +104,9 @@ class DataSetWriter:
                 scope.expect(attribute)
         return scope
 
-    def _is_plain(self, scope: Scope) -> bool:
-        """Whether nothing changes in a scope but group lengths."""
-        return scope.node is None and scope.treatment is None and not self._to_utf_8
+    def _changes_everywhere(self, scope: Scope) -> bool:
+        """Whether every element of a scope may change, not only those that edits name."""
+        return scope.treatment is not None or self._to_utf_8
 
     def _current(self) -> Scope:
         scope = self._open[-1]
@@ -115,21 +117,45 @@ class DataSetWriter:
 
     def _run(self, run: Run) -> None:
         scope, window, buffer = self._current(), self.window, run.buffer
-        if self._is_plain(scope):
-            kept = run.elements[0][2]
-            if not window.is_fixed:
-                for tag, _, start, _, stop in run.elements:
-                    if not tag & 0xFFFF:
-                        window.write(buffer[kept:start])
-                        kept = stop
-            window.write(buffer[kept : run.elements[-1][4]])
-        else:
-            for tag, vr, start, at, stop in run.elements:
-                if scope.due and scope.due[0][0] < tag:
+        is_plain = scope.node is None and not self._changes_everywhere(scope)
+        wanted, groups = self._looked_for(scope)
+        next_due = scope.due[0][0] if scope.due else END
+        # From here on, nothing that is kept has been written yet.
+        kept = run.elements[0][2]
+        for tag, vr, start, at, stop in run.elements:
+            # Most elements are none that anything is to be done about.
+            if (
+                wanted is not None
+                and tag not in wanted
+                and tag & 0xFFFF
+                and tag <= next_due
+                and tag >> 16 not in groups
+            ):
+                continue
+            window.write(buffer[kept:start])
+            kept = start
+            if is_plain:
+                new = None if window.is_fixed else b""
+            else:
+                if next_due < tag:
                     self._add_due(scope, tag)
+                    next_due = scope.due[0][0] if scope.due else END
                 new = self._instead(scope, tag, vr, buffer[at:stop])
-                window.write(buffer[start:stop] if new is None else new)
+            if new is not None:
+                window.write(new)
+                kept = stop
+        window.write(buffer[kept : run.elements[-1][4]])
         window.settle(run.base + run.elements[-1][4])
+
+    def _looked_for(self, scope: Scope) -> tuple[frozenset[int] | None, frozenset[int]]:
+        """The tags, and the groups, that something may have to be done about besides group lengths; None: any tag."""
+        if self._changes_everywhere(scope) or not self.window.written:
+            return None, _NO_GROUPS
+        if scope.facts is None:
+            return _NO_TAGS, _NO_GROUPS
+        if scope is self._root:
+            return scope.facts.wanted | {ORIGINAL_ATTRIBUTES_SEQUENCE}, scope.facts.groups
+        return scope.facts.wanted, scope.facts.groups
 
     def _chunk(self, token: Token) -> None:
         _, tag, _, _, value, offset = token
