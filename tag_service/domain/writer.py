@@ -26,6 +26,8 @@ from tag_service.domain.window import HELD_BYTES, Window
 _NO_TAGS: Final[frozenset[int]] = frozenset()
 _NO_GROUPS: Final[frozenset[int]] = frozenset()
 _FILE_META_GROUP: Final = 0x0002
+# Behind the file meta information.
+_FIRST_TAG: Final = 0x00030000
 _OPENING: Final = frozenset({tokens.SEQUENCE, tokens.BULK, tokens.FRAGMENTS})
 _CLOSING: Final = frozenset({tokens.SEQUENCE_END, tokens.BULK_END})
 
@@ -128,14 +130,14 @@ class DataSetWriter:
                 wanted is not None
                 and tag not in wanted
                 and tag & 0xFFFF
-                and tag <= next_due
+                and _FIRST_TAG <= tag <= next_due
                 and tag >> 16 not in groups
             ):
                 continue
             window.write(buffer[kept:start])
             kept = start
             if is_plain:
-                new = None if window.is_fixed else b""
+                new = None if tag & 0xFFFF or window.is_fixed else b""
             else:
                 if next_due < tag:
                     self._add_due(scope, tag)
@@ -149,7 +151,7 @@ class DataSetWriter:
 
     def _looked_for(self, scope: Scope) -> tuple[frozenset[int] | None, frozenset[int]]:
         """The tags, and the groups, that something may have to be done about besides group lengths; None: any tag."""
-        if self._changes_everywhere(scope) or not self.window.written:
+        if self._changes_everywhere(scope):
             return None, _NO_GROUPS
         if scope.facts is None:
             return _NO_TAGS, _NO_GROUPS
