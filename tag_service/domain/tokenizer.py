@@ -378,14 +378,16 @@ class Tokenizer:
             self.note(ProblemCode.TRAILING_BYTES, f"Bytes that are no element follow the data set at offset {offset}.")
 
     def _padding(self, allowed: int) -> Generator[Event | None, None, int]:
-        """Reads on to the end; gives how many bytes that were. More than `allowed` of them have to be zero."""
+        """Reads on to the end; gives how many bytes that were. Those behind the first `allowed` have to be zero."""
         count = 0
         buffer = yield from self._source.fill(0, 1)
         while buffer:
-            count += len(buffer)
-            if buffer.strip(b"\0") and count > allowed:
+            wrong = buffer[max(0, allowed - count) :].lstrip(b"\0")
+            if wrong:
                 what = "bytes that are no element follow the data set"
-                raise self._nesting.malformed(0, self._source.base, what, rule="PS3.10 7.2")
+                offset = self._source.base + len(buffer) - len(wrong)
+                raise self._nesting.malformed(0, offset, what, rule="PS3.10 7.2")
+            count += len(buffer)
             yield (TRAILING, 0, "", b"", buffer, self._source.base)
             buffer = yield from self._source.fill(len(buffer), 1)
         return count

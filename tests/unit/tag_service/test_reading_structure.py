@@ -222,6 +222,16 @@ def test_the_trailer_of_gzip_may_follow_a_deflated_data_set():
     assert reason_of(part10(body + b"garbage" * 9, DEFLATED)) is Reason.MALFORMED_DICOM
 
 
+@pytest.mark.parametrize("tail", [b"12345678" + bytes(9), b"12345678" + bytes(9) + b"x" + bytes(3)])
+def test_what_follows_a_deflated_data_set_is_told_the_same_for_all_pieces(tail):
+    """R1: a trailer of gzip with zeros behind it, or with more, is the same however the file is cut."""
+    stream = zlib.compressobj(wbits=-15)
+    data = part10(stream.compress(b"".join(plain(EXPLICIT))) + stream.flush() + tail, DEFLATED)
+    whole = outcome([data])
+    assert (Reason.MALFORMED_DICOM in whole) is (b"x" in tail)
+    assert all(outcome(cut(data, size)) == whole for size in range(1, 40))
+
+
 def test_broken_deflate_is_malformed():
     """What cannot be inflated is refused without the library's words."""
     assert reason_of(part10(b"\xff" * 200, DEFLATED)) is Reason.MALFORMED_DICOM
