@@ -71,7 +71,7 @@ def test_named_fields_become_edits_of_their_attributes():
     ],
 )
 def test_paths_are_parsed(text, path):
-    """Keywords, tags, private tags by creator and items of sequences are understood, in `set` and in `remove`."""
+    """M9: Keywords, tags, private tags by creator and items of sequences are understood, in `set` and in `remove`."""
     assert paths.parse(text) == path
     assert [edit.path for edit in plan(Edits(remove=(text,)))] == [path]
 
@@ -226,20 +226,20 @@ def test_the_same_attribute_in_two_items_is_two_paths():
     "keyword", ["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"]
 )
 def test_identifiers_are_neither_removed_nor_emptied(keyword):
-    """No edit takes an identifier away, not with `force` either."""
+    """M8: No edit takes an identifier away, not with `force` either."""
     assert keyword in refusal(remove=(keyword,), force=True).message
     assert keyword in refusal(set=(f"{keyword}=",), force=True).message
 
 
 def test_patient_id_is_not_emptied():
-    """PatientID keeps a value: spaces are none."""
+    """M8: PatientID keeps a value: spaces are none."""
     assert refusal(patient_id="").metadata == {"field": "PatientID"}
     assert refusal(patient_id="   ").metadata == {"field": "PatientID"}
 
 
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"])
 def test_uids_are_replaced_only_with_force(keyword):
-    """Replacing a UID that identifies needs `force`."""
+    """M8: Replacing a UID that identifies needs `force`."""
     refusal(set=(f"{keyword}=1.2.3",))
     assert len(plan(Edits(set=(f"{keyword}=1.2.3",), force=True))) == 1
 

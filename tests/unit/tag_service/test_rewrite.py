@@ -46,7 +46,7 @@ def whole_files():
 
 @pytest.mark.parametrize("data", whole_files())
 def test_a_real_file_keeps_its_data_set(data):
-    """Without edits the data set of a real file stays byte for byte, but for group lengths."""
+    """M1, M13: Without edits the data set of a real file stays byte for byte, but for group lengths."""
     result = edit(data)
     before, after = read(data), read(result)
     assert same(before, after)
@@ -72,7 +72,7 @@ def test_the_real_files_are_many():
 
 @pytest.mark.parametrize("writer", ENCODINGS, ids=NAMES)
 def test_nothing_changes_in_any_encoding(writer):
-    """Sequences of either form, odd lengths, duplicates, disorder and padding stay byte for byte in each encoding."""
+    """M1, M13: Sequences of either form, odd lengths, duplicates, disorder and padding stay byte for byte."""
     nested = writer.sequence(0x00081140, writer.text(0x00081155, "UI", "1.2.3"), b"", undefined=True)
     elements = [
         *plain(writer),
@@ -89,7 +89,7 @@ def test_nothing_changes_in_any_encoding(writer):
 
 
 def test_encapsulated_pixel_data_stays_verbatim():
-    """Offset table, fragments and delimiter of encapsulated pixel data are not touched, nor is what follows them."""
+    """M2: Offset table, fragments and delimiter of encapsulated pixel data stay, and so does what follows them."""
     pixels = (
         EXPLICIT.header(0x7FE00010, "OB", 0xFFFFFFFF)
         + EXPLICIT.tag(0xFFFEE000, 4)
@@ -105,7 +105,7 @@ def test_encapsulated_pixel_data_stays_verbatim():
 
 
 def test_an_unknown_transfer_syntax_passes_as_explicit_little_endian():
-    """A private transfer syntax is kept, and its data set read as explicit VR little endian."""
+    """M12: A private transfer syntax is kept, and its data set read as explicit VR little endian."""
     elements = b"".join(plain(EXPLICIT))
     result = edit(part10(elements, "1.2.999.1"), patient_id="NEW")
     assert read(result).file_meta.TransferSyntaxUID == "1.2.999.1"
@@ -115,7 +115,7 @@ def test_an_unknown_transfer_syntax_passes_as_explicit_little_endian():
 @pytest.mark.parametrize("writer", ENCODINGS, ids=NAMES)
 @pytest.mark.parametrize("undefined", [False, True])
 def test_group_lengths_go_at_every_depth(writer, undefined):
-    """Group lengths are dropped from the data set and from items, and the lengths around them are made to fit."""
+    """M3, M6: Group lengths are dropped from the data set and from items, and the lengths around them fit."""
 
     def elements(length):
         inner = writer.sequence(0x00081115, length + writer.text(0x00081155, "UI", "1.2"), undefined=undefined)
@@ -128,7 +128,7 @@ def test_group_lengths_go_at_every_depth(writer, undefined):
 
 
 def test_what_the_file_wrote_before_is_replaced():
-    """Preamble, implementation and group length of the file meta information are new; its other elements stay."""
+    """M4: Preamble, implementation and group length of the file meta information are new; its other elements stay."""
     data = EXPLICIT.file(*plain(EXPLICIT))
     result = edit(data)
     meta = read(result).file_meta
@@ -142,7 +142,7 @@ def test_what_the_file_wrote_before_is_replaced():
 
 @pytest.mark.parametrize("uid", [EXPLICIT_LITTLE, IMPLICIT_LITTLE, EXPLICIT_BIG])
 def test_a_bare_data_set_comes_out_as_a_proper_file(uid):
-    """A data set without preamble and file meta information gets both, with the transfer syntax it is found to have."""
+    """M4: A data set without preamble and file meta information gets both, with the transfer syntax it has."""
     writer = Writer(uid)
     result = edit(b"".join(plain(writer)))
     meta = read(result).file_meta
@@ -155,7 +155,7 @@ def test_a_bare_data_set_comes_out_as_a_proper_file(uid):
 
 
 def test_file_meta_without_preamble_gets_one():
-    """A file that begins with group 2 gets a preamble and keeps its data set."""
+    """M4: A file that begins with group 2 gets a preamble and keeps its data set."""
     data = EXPLICIT.file(*plain(EXPLICIT))
     assert edit(data[132:]) == edit(data)
 
@@ -194,7 +194,7 @@ def test_a_transfer_syntax_that_is_no_uid_stays(value):
 
 @pytest.mark.parametrize("declared", [b"", EXPLICIT.element(0x00020010, "UI", b"")])
 def test_a_missing_transfer_syntax_is_added(declared):
-    """Where the file does not say its transfer syntax, the one it was read by is written, once."""
+    """M4: Where the file does not say its transfer syntax, the one it was read by is written, once."""
     elements = b"".join(plain(EXPLICIT))
     result = edit(bytes(128) + b"DICM" + EXPLICIT.text(0x00020016, "AE", "SENDER") + declared + elements)
     assert result.count(b"\x02\0\x10\0UI") == 1
@@ -203,7 +203,7 @@ def test_a_missing_transfer_syntax_is_added(declared):
 
 
 def test_the_meta_follows_a_changed_uid_and_nothing_else():
-    """MediaStorageSOPInstanceUID is the new SOPInstanceUID after an edit; one that differed before is left alone."""
+    """M4: MediaStorageSOPInstanceUID is the new SOPInstanceUID after an edit; one that differed before stays."""
     data = part10(b"".join(plain(EXPLICIT)), EXPLICIT_LITTLE, instance_uid="9.9")
     assert read(edit(data)).file_meta.MediaStorageSOPInstanceUID == "9.9"
     result = edit(data, set=("SOPInstanceUID=1.2.3.5", "SOPClassUID=1.2.840.10008.5.1.4.1.1.2"), force=True)
@@ -213,7 +213,7 @@ def test_the_meta_follows_a_changed_uid_and_nothing_else():
 
 
 def test_a_deflated_data_set_is_deflated_again_to_even_length():
-    """A deflated file stays deflated (raw RFC 1951), and an odd stream is padded with NUL."""
+    """M2: A deflated file stays deflated (raw RFC 1951), and an odd stream is padded with NUL."""
     writer = Writer(DEFLATED)
     for filler in range(8):
         data = writer.file(*plain(writer, writer.text(0x00104000, "LT", "x" * filler)))

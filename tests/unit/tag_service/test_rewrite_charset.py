@@ -38,7 +38,7 @@ def refused(data, **edits):
 
 @in_every_encoding
 def test_a_value_that_the_character_set_holds_is_encoded_in_it(writer):
-    """A new value in the file's own character set changes nothing else."""
+    """M5: A new value in the file's own character set changes nothing else."""
     old = writer.element(0x00081030, "LO", "Größe ".encode("latin-1"))
     data = writer.file(*plain(writer, charset(writer, "ISO_IR 100"), old))
     result = edit(data, study_description="Schädel")
@@ -48,7 +48,7 @@ def test_a_value_that_the_character_set_holds_is_encoded_in_it(writer):
 
 @in_every_encoding
 def test_all_text_is_carried_over_to_utf_8(writer):
-    """Text at every depth and after the pixels becomes UTF-8 with the new value; all that is no text stays."""
+    """M5: Text at every depth and after the pixels becomes UTF-8 with the new value; all that is no text stays."""
 
     def elements(encoding, term, name):
         def text(tag, vr, value):
@@ -74,7 +74,7 @@ def test_all_text_is_carried_over_to_utf_8(writer):
 
 
 def test_a_file_without_a_character_set_gets_one():
-    """In a file that declares none a new value beyond ASCII makes it declare ISO_IR 192."""
+    """M5: In a file that declares none a new value beyond ASCII makes it declare ISO_IR 192."""
     data = EXPLICIT.file(*plain(EXPLICIT))
     result = edit(data, patient_name=CYRILLIC)
     assert read(result).SpecificCharacterSet == "ISO_IR 192"
@@ -84,7 +84,7 @@ def test_a_file_without_a_character_set_gets_one():
 
 
 def test_items_with_their_own_character_set_keep_their_text():
-    """An item's text is decoded in the item's own character set, which changes with the file's."""
+    """M5, R7: An item's text is decoded in the item's own character set, which changes with the file's."""
     name = "Иванов"
     item = charset(EXPLICIT, "ISO_IR 144") + EXPLICIT.element(0x00100010, "PN", name.encode("iso8859-5"))
     inherited = EXPLICIT.element(0x00100010, "PN", "José^Ana".encode("latin-1"))
@@ -100,7 +100,7 @@ def test_items_with_their_own_character_set_keep_their_text():
 
 
 def test_an_edit_in_an_item_uses_the_character_set_of_the_item():
-    """What an item's own character set holds is written in it, and the file stays as it is."""
+    """M5: What an item's own character set holds is written in it, and the file stays as it is."""
     item = charset(EXPLICIT, "ISO_IR 144")
     data = EXPLICIT.file(*plain(EXPLICIT, EXPLICIT.sequence(0x00081140, item)))
     result = edit(data, set=(f"ReferencedImageSequence[0].PatientName={CYRILLIC}",))
@@ -162,7 +162,7 @@ def pathed(name):
 
 
 def test_text_that_is_no_text_is_a_conflict():
-    """Bytes that the declared character set does not know are refused by tag, never replaced by a guess."""
+    """M5: Bytes that the declared character set does not know are refused by tag, never replaced by a guess."""
     bad = EXPLICIT.element(0x00081030, "LO", b"Gr\xf6\xdfe!")
     undeclared = EXPLICIT.file(*plain(EXPLICIT, bad))
     misdeclared = EXPLICIT.file(*plain(EXPLICIT, bad, charset(EXPLICIT, "ISO_IR 192")))
@@ -194,7 +194,7 @@ def test_a_wrong_field_is_told_before_a_conflict():
 
 
 def test_text_too_long_in_utf_8_is_a_conflict():
-    """Text that outgrows its VR in UTF-8 is refused with explicit VR."""
+    """M5: Text that outgrows its VR in UTF-8 is refused with explicit VR."""
     long_text = ("é" * 64 + "\\").encode("latin-1") * 800
     for writer in (EXPLICIT, Writer(IMPLICIT_LITTLE)):
         data = writer.file(*plain(writer, charset(writer, "ISO_IR 100"), writer.element(0x00101000, "LO", long_text)))
@@ -228,7 +228,7 @@ def test_unknown_elements_are_text_where_a_dictionary_says_so():
 
 
 def test_a_creator_beyond_ascii_is_found():
-    """A creator is compared as text in the character set of the file."""
+    """M9: A creator is compared as text in the character set of the file."""
     data = EXPLICIT.file(
         *plain(
             EXPLICIT,

@@ -47,7 +47,7 @@ def problems(data, **edits):
 
 @pytest.mark.parametrize("data", real_files(but=TRUNCATED))
 def test_a_real_file_changes_where_it_is_asked_to_and_nowhere_else(data):
-    """The named fields have their new values for pydicom, everything else is equal and the pixel data identical."""
+    """M1: The named fields have their new values for pydicom, everything else is equal and the pixel data identical."""
     result = edit(
         data,
         patient_id="MRN9",
@@ -84,7 +84,7 @@ def test_a_real_file_changes_where_it_is_asked_to_and_nowhere_else(data):
 
 @pytest.mark.parametrize("data", real_files(but=TRUNCATED | ONLY_PRIVATE))
 def test_a_real_file_loses_all_that_is_private(data):
-    """remove_private_tags leaves nothing private at any depth, and everything else equal."""
+    """M9: remove_private_tags leaves nothing private at any depth, and everything else equal."""
     after = read(edit(data, remove_private_tags=True))
     assert not any(element.tag.is_private for element in every_element(after))
     before = read(data)
@@ -96,7 +96,7 @@ def test_a_real_file_loses_all_that_is_private(data):
 
 @in_every_encoding
 def test_a_replaced_value_is_the_only_difference(writer):
-    """Replacing a value changes the bytes of its element alone."""
+    """M1: Replacing a value changes the bytes of its element alone."""
     further = [
         writer.sequence(0x00081140, writer.text(0x00100020, "LO", "MRN7")),
         writer.element(0x0009_0010, "LO", b"odd"),
@@ -111,7 +111,7 @@ def test_a_replaced_value_is_the_only_difference(writer):
 
 @in_every_encoding
 def test_an_absent_attribute_is_added_in_tag_order(writer):
-    """New attributes stand where their tags belong, in the encoding of the data set."""
+    """M1: New attributes stand where their tags belong, in the encoding of the data set."""
     result = edit(
         writer.file(*plain(writer)),
         patient_sex="F",
@@ -138,7 +138,7 @@ def test_an_absent_attribute_is_added_in_tag_order(writer):
 
 
 def test_an_insert_keeps_the_disorder_of_a_file():
-    """In a file out of order a new attribute stands before the first greater tag, and the others stay in place."""
+    """M1: In a file out of order a new attribute stands before the first greater tag, and the others stay in place."""
     first, second, third = (EXPLICIT.text(tag, "LO", "x") for tag in (0x00104000, 0x00101000, 0x00200010))
     result = edit(part10(first + second + third, EXPLICIT_LITTLE), patient_id="NEW")
     assert body(result) == EXPLICIT.text(0x00100020, "LO", "NEW") + first + second + third
@@ -152,7 +152,7 @@ def test_what_is_set_to_the_value_it_has_stays_byte_for_byte():
 
 @in_every_encoding
 def test_odd_lengths_are_padded(writer):
-    """New text of odd length is padded with a space, a UID with NUL."""
+    """M6: New text of odd length is padded with a space, a UID with NUL."""
     data = writer.file(*plain(writer))
     result = body(edit(data, patient_id="ODD", set=("FrameOfReferenceUID=1.2", "SeriesNumber=7")))
     for expected in (
@@ -164,7 +164,7 @@ def test_odd_lengths_are_padded(writer):
 
 
 def test_every_duplicate_gets_the_new_value_or_goes():
-    """An attribute that the file holds twice is changed twice and removed twice: no old value is left behind."""
+    """M1: An attribute that the file holds twice is changed twice and removed twice: no old value is left behind."""
     data = EXPLICIT.file(*plain(EXPLICIT), EXPLICIT.text(0x00100010, "PN", "Roe^Rick"))
     assert b"Roe" not in edit(data, patient_name="Doe^Jane")
     assert edit(data, patient_name="Doe^Jane").count(b"Doe^Jane") == 2
@@ -181,7 +181,7 @@ def test_removing_what_is_absent_changes_nothing():
 @in_every_encoding
 @pytest.mark.parametrize("undefined", [False, True], ids=["defined", "undefined"])
 def test_an_edit_in_a_sequence_fits_every_length_around_it(writer, undefined):
-    """Defined lengths fit again at each level, undefined ones stay undefined, neighbours stay as they are."""
+    """M6: Defined lengths fit again at each level, undefined ones stay undefined, neighbours stay as they are."""
 
     def elements(uid, *added):
         reference = writer.text(0x00081155, "UI", uid) + b"".join(added)
@@ -250,7 +250,7 @@ def test_items_that_are_not_there_are_named_all_at_once():
 
 
 def test_items_of_an_unknown_sequence_are_implicit_little_endian():
-    """In a UN of undefined length an edit writes implicit VR little endian, whatever the file is (CP-246)."""
+    """R6, M6: In a UN of undefined length an edit writes implicit VR little endian, whatever the file is (CP-246)."""
     for uid in (EXPLICIT_LITTLE, EXPLICIT_BIG):
         writer = Writer(uid)
 
@@ -302,7 +302,7 @@ def test_the_integer_vr_of_the_file_stays():
 
 
 def test_a_value_too_long_for_its_header_is_refused():
-    """A short-form VR holds 65,534 bytes; in implicit VR there is room for more."""
+    """M6: A short-form VR holds 65,534 bytes; in implicit VR there is room for more."""
     value = "\\".join(["1" * 16] * 4000)
     assert set(problems(EXPLICIT.file(*plain(EXPLICIT)), set=(f"EventElapsedTimes={value}",))) == {"set[0]"}
     assert len(edit(IMPLICIT.file(*plain(IMPLICIT)), set=(f"EventElapsedTimes={value}",))) > 67_000
