@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
-from service_runtime.errors import InvalidFieldError
 from tag_service.domain import charset, file_meta, paths
 from tag_service.domain.charset import CharsetError, Charsets
 from tag_service.domain.edits import Edit, Edits, Mode, plan
@@ -80,9 +79,9 @@ class Rewriter:
         self._held_bytes += len(data)
         if not self._survey.feed(data) and self._held_bytes <= HELD_BYTES:
             return []
-        begun = self._begin()
-        self._end_header(begun[1])
-        return begun[0]
+        pieces, writer = self._begin()
+        writer.findings.end_header()
+        return pieces
 
     def close(self) -> list[bytes]:
         """Takes in the end of the file."""
@@ -96,7 +95,7 @@ class Rewriter:
         if not self._has_ended:
             self._has_ended = True
             writer.end()
-        self._end_header(writer)
+        writer.findings.end_header()
         pieces += self._out(writer.window.pieces())
         if self._deflater is not None:
             pieces += self._deflater.close()
@@ -133,14 +132,6 @@ class Rewriter:
         while self._held:
             pieces += self._write(writer, self._tokenizer.feed(self._held.popleft()))
         return pieces, writer
-
-    def _end_header(self, writer: DataSetWriter) -> None:
-        """What is wrong with the edits is told all at once, as far as the header shows it."""
-        writer.is_header = False
-        if writer.violations:
-            raise InvalidFieldError(*writer.violations)
-        if writer.conflict is not None:
-            raise writer.conflict
 
     def _write(self, writer: DataSetWriter, stream: Iterable[Event]) -> list[bytes]:
         writer.take(self._in_data_set(writer, stream))

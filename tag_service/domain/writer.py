@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from service_runtime.errors import InvalidFieldError, Reason, ServiceError, Violation
-from tag_service.domain import charset, dictionary, edits, paths, provenance, tokens, values
-from tag_service.domain.charset import CharsetError, Charsets
+from service_runtime.errors import Reason, ServiceError
+from tag_service.domain import charset, dictionary, tokens
 from tag_service.domain.dictionary import PIXEL_TAGS
 from tag_service.domain.edits import Edit
-from tag_service.domain.elements import MAX_SHORT_FORM_BYTES, element, header, is_short_form, item_header
-from tag_service.domain.paths import Attribute, PrivateAttribute
+from tag_service.domain.elements import element
+from tag_service.domain.making import Maker
+from tag_service.domain.new_values import treated
+from tag_service.domain.paths import Attribute
 from tag_service.domain.plan import Addition, Node
-from tag_service.domain.provenance import MODIFIED_ATTRIBUTES_SEQUENCE, ORIGINAL_ATTRIBUTES_SEQUENCE, Provenance
+from tag_service.domain.provenance import ORIGINAL_ATTRIBUTES_SEQUENCE, Provenance
 from tag_service.domain.scope import END, OpenSequence, Scope, addition_bytes
 from tag_service.domain.survey import SPECIFIC_CHARACTER_SET, Survey
-from tag_service.domain.text import text_of
 from tag_service.domain.tokens import Event, Run, Token
 from tag_service.domain.transcode import UTF_8_VALUE, conflict, text_vr, transcoded
 from tag_service.domain.transfer_syntax import IMPLICIT_LE, Encoding
 from tag_service.domain.treatment import Fate, Treatment
-from tag_service.domain.window import HELD_BYTES, Window
+from tag_service.domain.window import HELD_BYTES
 
 _NO_TAGS: Final[frozenset[int]] = frozenset()
 _NO_GROUPS: Final[frozenset[int]] = frozenset()
@@ -33,10 +33,9 @@ _CLOSING: Final = frozenset({tokens.SEQUENCE_END, tokens.BULK_END})
 
 
 class DataSetWriter:
-    """Takes the tokens of one data set; `window` has what comes of them.
+    """Takes the tokens of one data set; `window` has what comes of them, `findings` what is wrong with the edits.
 
-    `to_utf_8`: all text becomes UTF-8. While `is_header` holds, wrong edits are collected in `violations`, and the
-    first text that cannot become UTF-8 is noted in `conflict`; behind it, they are raised.
+    `to_utf_8`: all text becomes UTF-8.
     """
 
     def __init__(
@@ -49,19 +48,16 @@ class DataSetWriter:
         treatment: Treatment | None,
         record: Provenance | None,
     ) -> None:
-        self.window = Window()
-        self.violations: list[Violation] = []
-        self.conflict: ServiceError | None = None
-        self.is_header = True
         self._survey = survey
         self._to_utf_8 = to_utf_8
         self._record = record
+        self._maker = Maker(
+            root, survey, encoding, to_utf_8=to_utf_8, treatment=treatment, record=record, replay=self._replay
+        )
+        self.window = self._maker.window
+        self.findings = self._maker.findings
+        self._root = self._maker.root
         self._is_behind_pixels = False
-        self._root = self._scope(root, encoding, charset.DEFAULT, treatment)
-        if to_utf_8:
-            self._root.expect(SPECIFIC_CHARACTER_SET)
-        if record is not None:
-            self._root.expect(ORIGINAL_ATTRIBUTES_SEQUENCE)
         self._open: list[Scope | OpenSequence] = [self._root]
         # How many of the sequences and bulk values are open that are left out.
         self._left_out = 0
@@ -87,24 +83,18 @@ class DataSetWriter:
 
     def end(self) -> None:
         """Writes what is due at the end. Raises EDIT_REFUSED where there is no element at all."""
-        self._add_due(self._root, END)
+        self._maker.add_due(self._root, END)
         if not self.window.written:
             raise ServiceError(Reason.EDIT_REFUSED, "The edits leave no element in the data set.")
 
-    # Scopes.
+    def _replay(self, scope: Scope) -> None:
+        """Writes the recorded values as they came."""
+        self._open.append(scope)
+        for recorded in self._survey.recorded_in_order():
+            self.take(recorded)
+        self._open.pop()
 
-    def _scope(self, node: Node | None, encoding: Encoding, charsets: Charsets, treatment: Treatment | None) -> Scope:
-        if node is None:
-            return Scope(encoding, charsets, treatment)
-        facts = self._survey.facts_of(node)
-        scope = Scope(encoding, facts.charsets or charsets, treatment, node, facts)
-        for attribute, edit in node.edits.items():
-            if isinstance(edit, Addition) or edit.value is not None:
-                scope.expect(attribute)
-        for attribute, items in node.items.items():
-            if any(item.sets_values for item in items.values()):
-                scope.expect(attribute)
-        return scope
+    # Scopes.
 
     def _changes_everywhere(self, scope: Scope) -> bool:
         """Whether every element of a scope may change, not only those that edits name."""
@@ -140,7 +130,7 @@ class DataSetWriter:
                 new = None if tag & 0xFFFF or window.is_fixed else b""
             else:
                 if next_due < tag:
-                    self._add_due(scope, tag)
+                    self._maker.add_due(scope, tag)
                     next_due = scope.due[0][0] if scope.due else END
                 new = self._instead(scope, tag, vr, buffer[at:stop])
             if new is not None:
@@ -176,7 +166,7 @@ class DataSetWriter:
         elif kind == tokens.ITEM_BEGIN:
             self._begin_item(token)
         elif kind == tokens.ITEM_END:
-            self._add_due(self._current(), END)
+            self._maker.add_due(self._current(), END)
             self.window.end(head)
             self._open.pop()
         elif kind == tokens.SEQUENCE_END:
@@ -190,7 +180,7 @@ class DataSetWriter:
     def _begin_sequence(self, token: Token) -> None:
         _, tag, vr, head, _, offset = token
         scope = self._current()
-        self._add_due(scope, tag)
+        self._maker.add_due(scope, tag)
         items: dict[int, Node] = {}
         is_record = False
         if scope.node is not None and scope.facts is not None:
@@ -203,11 +193,11 @@ class DataSetWriter:
                 return
             items = scope.node.items.get(attribute, items)
             if items and (attribute in scope.entered or self._survey.sequences[scope.node, attribute] > 1):
-                self._violate_all(items, "leads into a sequence that the file holds more than once")
+                self.findings.violate_all(items, "leads into a sequence that the file holds more than once")
             if items and (attribute in scope.added or self._is_too_late(scope)):
                 raise _too_late(tag)
             scope.entered.add(attribute)
-            is_record = scope is self._root and tag == ORIGINAL_ATTRIBUTES_SEQUENCE and self._is_recording(vr, tag)
+            is_record = scope is self._root and tag == ORIGINAL_ATTRIBUTES_SEQUENCE and self._maker.records_in(vr)
         fate = scope.treatment.fate(tag, vr, scope.creator_of(tag)) if scope.treatment else Fate.KEEP
         if fate in {Fate.REMOVE, Fate.EMPTY}:
             self._leave_out(element(tag, vr, b"", scope.encoding) if fate is Fate.EMPTY else b"")
@@ -235,7 +225,7 @@ class DataSetWriter:
             source=token[5] + len(token[3]),
             changes=node is not None or sequence.treatment is not None or self._to_utf_8,
         )
-        self._open.append(self._scope(node, sequence.encoding, sequence.charsets, sequence.treatment))
+        self._open.append(self._maker.scope(node, sequence.encoding, sequence.charsets, sequence.treatment))
 
     def _end_sequence(self, delimiter: bytes) -> None:
         sequence = self._open[-1]
@@ -243,18 +233,18 @@ class DataSetWriter:
         for number, node in sequence.items.items():
             if number >= sequence.count and node.sets_values:
                 if number == 0:
-                    self._make_item(node, sequence)
+                    self._maker.make_item(node, sequence)
                 else:
-                    self._violate_all({number: node}, "leads into an item that the file does not hold")
+                    self.findings.violate_all({number: node}, "leads into an item that the file does not hold")
         if sequence.is_record:
-            self._make_record(sequence.encoding)
+            self._maker.make_record(sequence.encoding)
         self.window.end(delimiter)
         self._open.pop()
 
     def _begin_bulk(self, token: Token) -> None:
         kind, tag, vr, head, _, _ = token
         scope = self._current()
-        self._add_due(scope, tag)
+        self._maker.add_due(scope, tag)
         self._is_behind_pixels |= scope is self._root and tag in PIXEL_TAGS
         new = self._instead(scope, tag, vr, None)
         if new is not None:
@@ -293,7 +283,7 @@ class DataSetWriter:
             return new
         if dictionary.is_private_creator(tag) and value is not None:
             scope.note_creator(tag, value)
-        if scope.treatment is not None and (new := self._treated(scope, scope.treatment, tag, vr, value)) is not None:
+        if scope.treatment is not None and (new := treated(scope, scope.treatment, tag, vr, value)) is not None:
             return new
         return self._transcoded(scope, tag, vr, value) if self._to_utf_8 and value is not None else None
 
@@ -309,11 +299,14 @@ class DataSetWriter:
         if attribute in node.items:
             return self._into_element(scope, tag, node.items[attribute], value)
         if scope is self._root and tag == ORIGINAL_ATTRIBUTES_SEQUENCE and self._record is not None:
-            return self._record_in_element(scope, tag, value)
+            return self._maker.record_instead(value)
         return None
 
     def _declared(self, scope: Scope, value: bytes) -> bytes | None:
         """What becomes of a character set, which is in force in its scope from here on."""
+        if SPECIFIC_CHARACTER_SET in scope.added:
+            # It was taken for absent, and what stands in its place is in force.
+            return b""
         charsets = charset.charsets_of(value)
         if scope.has_transcoded and charsets != scope.charsets:
             raise conflict(SPECIFIC_CHARACTER_SET, "stands behind text that is in it")
@@ -327,34 +320,12 @@ class DataSetWriter:
         try:
             new = transcoded(tag, known, value, scope.charsets, file_vr=vr, encoding=scope.encoding)
         except ServiceError as error:
-            if not self.is_header:
-                raise
-            # Wrong edits are told first.
-            self.conflict = self.conflict or error
+            self.findings.conflict(error)
             return None
         if new is None:
             return None
         scope.has_transcoded = True
         return element(tag, vr, new, scope.encoding)
-
-    def _treated(self, scope: Scope, treatment: Treatment, tag: int, vr: str, value: bytes | None) -> bytes | None:
-        """What the treatment makes of an element, None where it stays."""
-        fate = treatment.fate(tag, vr, scope.creator_of(tag))
-        if fate is Fate.KEEP:
-            return None
-        if fate is Fate.REMOVE:
-            return b""
-        known = dictionary.implicit_vr(tag) if vr == "UN" else vr
-        if fate is Fate.EMPTY or known not in values.SETTABLE_VRS:
-            return element(tag, vr, b"", scope.encoding)
-        text = text_of(value, known, scope.charsets).text if value and known in values.TEXTUAL_VRS else ""
-        new = treatment.replacement(tag, known, text)
-        if new == text and value is not None and known in values.TEXTUAL_VRS:
-            return None
-        encoded = values.encode(
-            known, new, little_endian=scope.encoding.little_endian, encode_text=lambda text: text.encode("ascii")
-        )
-        return element(tag, known, encoded, scope.encoding)
 
     # Edits.
 
@@ -368,201 +339,22 @@ class DataSetWriter:
         if isinstance(edit, Addition):
             return addition_bytes(edit, scope.encoding)
         # An attribute that the file holds twice is changed twice, for readers differ in which one they take.
-        return b"" if edit.value is None else self._new(scope, edit, edit.value, tag, vr)
-
-    def _new(self, scope: Scope, edit: Edit, text: str, tag: int, file_vr: str) -> bytes:
-        """An element with a new value; `file_vr` is "" where the file holds none. Nothing where that is wrong."""
-        attribute = edit.path.attribute
-        vr = self._vr(scope, attribute, file_vr)
-        if not vr:
-            return self._violate(edit, "sets a private attribute whose VR neither the dictionary nor the file tells")
-        if problem := edits.check(attribute, vr, text):
-            return self._violate(edit, problem)
-        charsets = charset.UTF_8 if self._to_utf_8 else scope.charsets
-        try:
-            value = values.encode(
-                vr,
-                text,
-                little_endian=scope.encoding.little_endian,
-                encode_text=lambda text: charset.encode(text, charsets, vr),
-            )
-        except CharsetError:
-            # The file's character set was taken for another one, which is known by now to be wrong.
-            raise conflict(tag, "is to hold a value that the character set of its item cannot") from None
-        if is_short_form(vr, scope.encoding) and len(value) > MAX_SHORT_FORM_BYTES:
-            limit = f"takes more than the {MAX_SHORT_FORM_BYTES} bytes that an attribute of VR {vr} may have"
-            return self._violate(edit, limit)
-        return element(tag, vr, value, scope.encoding)
-
-    def _vr(self, scope: Scope, attribute: Attribute, file_vr: str) -> str:
-        """The VR of a new value: the dictionary's, else that of the file; "" where neither tells."""
-        vr = paths.vr_of(attribute)
-        in_file = file_vr if scope.encoding.explicit else ""
-        if isinstance(attribute, PrivateAttribute):
-            # What is known of private attributes comes second to what the maker wrote.
-            return in_file if in_file in values.SETTABLE_VRS else vr
-        if vr == edits.EITHER_INTEGER_VR:
-            # PS3.5 A.1: it follows from PixelRepresentation.
-            return in_file if in_file in {"US", "SS"} else ("SS" if self._has_signed_pixels(scope) else "US")
-        return vr
-
-    def _has_signed_pixels(self, scope: Scope) -> bool:
-        for around in (scope, self._root):
-            if around.facts is not None and around.facts.has_signed_pixels is not None:
-                return around.facts.has_signed_pixels
-        return False
+        return b"" if edit.value is None else self._maker.new(scope, edit, edit.value, tag, vr)
 
     def _into_element(self, scope: Scope, tag: int, items: dict[int, Node], value: bytes | None) -> bytes | None:
         """What is written in place of an element that edits lead into as if it were a sequence."""
         if not any(node.sets_values for node in items.values()):
             return None
         if value != b"":
-            self._violate_all(items, "leads into an attribute that is no sequence in the file")
+            self.findings.violate_all(items, "leads into an attribute that is no sequence in the file")
             return None
-        self._make_sequence(scope, tag, items)
+        self._maker.make_sequence(scope, tag, items)
         return b""
-
-    # What is added.
-
-    def _add_due(self, scope: Scope, tag: int) -> None:
-        """Writes what comes before an element with this tag."""
-        while scope.due and scope.due[0][0] < tag:
-            at, _, attribute = scope.due.pop(0)
-            if isinstance(attribute, int) or at & 0xFFFF >= 0x1000:
-                self._add(scope, attribute, at)
-            elif scope.facts is not None and not scope.facts.holds(attribute):
-                self._reserve(scope, attribute)
-
-    def _reserve(self, scope: Scope, attribute: PrivateAttribute) -> None:
-        assert scope.node is not None  # noqa: S101 - attributes are added where edits name them
-        edit = scope.node.edits.get(attribute)
-        if isinstance(edit, Edit) and not self._vr(scope, attribute, ""):
-            self._violate(edit, "sets a private attribute whose VR neither the dictionary nor the file tells")
-            return
-        if edit is None and paths.vr_of(attribute) != "SQ":
-            self._violate_all(scope.node.items[attribute], "leads into an attribute that is not known to be a sequence")
-            return
-        tag, creator = scope.reserve(attribute)
-        if tag is None:
-            problem = "sets a private attribute in a group that has no block left"
-            if isinstance(edit, Edit):
-                self._violate(edit, problem)
-            else:
-                self._violate_all(scope.node.items[attribute], problem)
-            return
-        self.window.write(creator)
-        scope.expect_at(tag, attribute)
-
-    def _add(self, scope: Scope, attribute: Attribute, tag: int) -> None:
-        """Writes an attribute, unless the scope holds it."""
-        assert scope.facts is not None  # noqa: S101 - attributes are added where edits name them
-        assert scope.node is not None  # noqa: S101 - as above
-        if tag in scope.facts.tags or attribute in scope.entered:
-            return
-        scope.added.add(attribute)
-        if scope is self._root and attribute == SPECIFIC_CHARACTER_SET:
-            self.window.write(element(SPECIFIC_CHARACTER_SET, "CS", UTF_8_VALUE, scope.encoding))
-        elif scope is self._root and attribute == ORIGINAL_ATTRIBUTES_SEQUENCE and self._record is not None:
-            self._begin_made_sequence(scope.encoding, tag)
-            self._make_record(scope.encoding)
-            self.window.end()
-        else:
-            edit = scope.node.edits.get(attribute)
-            if isinstance(edit, Addition):
-                self.window.write(addition_bytes(edit, scope.encoding))
-            elif edit is not None:
-                self.window.write(self._new(scope, edit, edit.value or "", tag, ""))
-            else:
-                self._make_sequence(scope, tag, scope.node.items[attribute])
-
-    def _make_sequence(self, scope: Scope, tag: int, items: dict[int, Node]) -> None:
-        """Writes a sequence with the one item that edits may make."""
-        further = {number: node for number, node in items.items() if number and node.sets_values}
-        self._violate_all(further, "leads into an item that the file does not hold")
-        first = items.get(0)
-        if first is None or not first.sets_values:
-            return
-        if not dictionary.is_private(tag) and paths.vr_of(tag) != "SQ":
-            self._violate_all({0: first}, "leads into an attribute that is not known to be a sequence")
-            return
-        self._begin_made_sequence(scope.encoding, tag)
-        self._make_item(first, scope)
-        self.window.end()
-
-    def _begin_made_sequence(self, encoding: Encoding, tag: int) -> None:
-        self.window.begin(header(tag, "SQ", 0, encoding), little=encoding.little_endian, is_item=False)
-
-    def _make_item(self, node: Node, around: Scope | OpenSequence) -> None:
-        """Writes a new item with the values that are set in it; as deep as a path, which has its limit, leads."""
-        self.window.begin(item_header(around.encoding), little=around.encoding.little_endian, is_item=True)
-        self._add_due(self._scope(node, around.encoding, around.charsets, None), END)
-        self.window.end()
-
-    # The record of prior values.
 
     def _is_too_late(self, scope: Scope) -> bool:
         """Whether a value that is met now was to be recorded, and was not seen by the survey."""
-        return scope is self._root and self._record is not None and (self._is_behind_pixels or not self.is_header)
-
-    def _is_recording(self, vr: str, tag: int) -> bool:
-        if self._record is None or ORIGINAL_ATTRIBUTES_SEQUENCE in self._root.added:
-            return False
-        if vr == "UN" and self._root.encoding.explicit:
-            raise ServiceError(
-                Reason.EDIT_REFUSED,
-                "The file's Original Attributes Sequence is encoded as UN, so that nothing can be recorded in it. Edit "
-                "without record_original.",
-                metadata={"tag": dictionary.tag_text(tag)},
-            )
-        # A second one stays as it is.
-        self._root.added.add(ORIGINAL_ATTRIBUTES_SEQUENCE)
-        return True
-
-    def _record_in_element(self, scope: Scope, tag: int, value: bytes | None) -> bytes | None:
-        """What is written in place of an Original Attributes Sequence that came as an element."""
-        if ORIGINAL_ATTRIBUTES_SEQUENCE in scope.added:
-            return None
-        if value != b"":
-            self._is_recording("UN", tag)
-        scope.added.add(ORIGINAL_ATTRIBUTES_SEQUENCE)
-        self._begin_made_sequence(scope.encoding, tag)
-        self._make_record(scope.encoding)
-        self.window.end()
-        return b""
-
-    def _make_record(self, encoding: Encoding) -> None:
-        """Writes an item of the Original Attributes Sequence (PS3.3 C.12.1.1.9)."""
-        assert self._record is not None  # noqa: S101 - asked for only then
-        little = encoding.little_endian
-        self.window.begin(item_header(encoding), little=little, is_item=True)
-        self._begin_made_sequence(encoding, MODIFIED_ATTRIBUTES_SEQUENCE)
-        self.window.begin(item_header(encoding), little=little, is_item=True)
-        self._open.append(Scope(encoding, self._root.charsets))
-        for recorded in self._survey.recorded_in_order():
-            self.take(recorded)
-        self._open.pop()
-        self.window.end()
-        self.window.end()
-        self.window.write(provenance.facts_of(self._record, encoding))
-        self.window.end()
-
-    # What is wrong.
-
-    def _violate(self, edit: Edit, problem: str) -> bytes:
-        """Notes what is wrong with an edit; nothing is written in its place."""
-        violation = Violation(edit.field, problem)
-        if not self.is_header:
-            raise InvalidFieldError(violation)
-        if violation not in self.violations:
-            self.violations.append(violation)
-        return b""
-
-    def _violate_all(self, items: dict[int, Node], problem: str) -> None:
-        """The same for every edit that sets a value in these items."""
-        for item in items.values():
-            for _, edit in item.edits_below():
-                if edit.value is not None:
-                    self._violate(edit, problem)
+        is_late = self._is_behind_pixels or not self.findings.is_header
+        return scope is self._root and self._record is not None and is_late
 
 
 def _too_late(tag: int) -> ServiceError:
