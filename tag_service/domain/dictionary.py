@@ -11,6 +11,16 @@ FLOAT_PIXEL_DATA: Final = 0x7FE00008
 DOUBLE_FLOAT_PIXEL_DATA: Final = 0x7FE00009
 PIXEL_TAGS: Final = frozenset({PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA})
 
+# Registered later than pydicom's table was made.
+_NEWER_UIDS: Final = {
+    "1.2.840.10008.1.2.4.110": ("JPEG XL Lossless", "Transfer Syntax"),
+    "1.2.840.10008.1.2.4.111": ("JPEG XL JPEG Recompression", "Transfer Syntax"),
+    "1.2.840.10008.1.2.4.112": ("JPEG XL", "Transfer Syntax"),
+    "1.2.840.10008.1.2.8.1": ("Deflated Image Frame Compression", "Transfer Syntax"),
+    "1.2.840.10008.5.1.4.1.1.66.7": ("Label Map Segmentation Storage", "SOP Class"),
+    "1.2.840.10008.5.1.4.1.1.66.8": ("Height Map Segmentation Storage", "SOP Class"),
+}
+
 # What an implicit VR is taken for where the dictionary leaves a choice that depends on other attributes (PS3.5 A.1).
 _CHOICES: Final = {
     "US or SS": "US",
@@ -77,8 +87,18 @@ def tag_of(keyword: str) -> int | None:
 
 def name_of_uid(uid: str) -> str:
     """The name of a registered UID (PS3.6 A), "" for any other."""
+    return _uid_entry(uid)[0]
+
+
+def type_of_uid(uid: str) -> str:
+    """What a registered UID is of, "SOP Class" or "Transfer Syntax" for example (PS3.6 A); "" for any other."""
+    return _uid_entry(uid)[1]
+
+
+def _uid_entry(uid: str) -> tuple[str, str]:
+    """Name and type."""
     entry = UID_dictionary.get(uid)
-    return entry[0] if entry else ""
+    return entry[:2] if entry else _NEWER_UIDS.get(uid, ("", ""))
 
 
 def tag_text(tag: int) -> str:

@@ -2,6 +2,8 @@
 
 from array import array
 from bisect import bisect_left
+from collections.abc import Sequence
+from operator import lt
 from typing import Final
 
 from tag_service.domain.problems import MAX_PROBLEMS, ProblemCode
@@ -37,3 +39,11 @@ class TagOrder:
         if len(self._stragglers) < MAX_PROBLEMS:
             self._stragglers.add(tag)
         return ProblemCode.OUT_OF_ORDER
+
+    def take(self, tags: Sequence[int]) -> bool:
+        """Takes in elements of these tags, one or more, if nothing is wrong with any of them; whether that is so."""
+        ascending = self.ascending
+        if (ascending and tags[0] <= ascending[-1]) or not all(map(lt, tags, tags[1:])):
+            return False
+        ascending.extend(tags)
+        return True

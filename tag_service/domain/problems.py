@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from service_runtime.errors import Reason, ServiceError
 
@@ -26,6 +26,14 @@ class ProblemCode(StrEnum):
     META_MISSING = "META_MISSING"
     PREAMBLE_MISSING = "PREAMBLE_MISSING"
     TRAILING_BYTES = "TRAILING_BYTES"
+    META_MISMATCH = "META_MISMATCH"
+    WRONG_VR = "WRONG_VR"
+    UNKNOWN_TAG = "UNKNOWN_TAG"
+    UNKNOWN_UID = "UNKNOWN_UID"
+    CREATOR_MISSING = "CREATOR_MISSING"
+    ATTRIBUTE_MISSING = "ATTRIBUTE_MISSING"
+    INVALID_DELIMITER = "INVALID_DELIMITER"
+    PIXEL_DATA_MISMATCH = "PIXEL_DATA_MISMATCH"
 
 
 # What a problem breaks, where its code says that already: the paragraph of the standard.
@@ -37,11 +45,27 @@ RULES: Final[dict[ProblemCode | Reason, str]] = {
     ProblemCode.META_MISSING: "PS3.10 7.1",
     ProblemCode.PREAMBLE_MISSING: "PS3.10 7.1",
     ProblemCode.TRAILING_BYTES: "PS3.10 7.2",
+    ProblemCode.META_MISMATCH: "PS3.10 7.1",
+    ProblemCode.WRONG_VR: "PS3.6 6",
+    ProblemCode.UNKNOWN_TAG: "PS3.6 6",
+    ProblemCode.UNKNOWN_UID: "PS3.6 A",
+    ProblemCode.CREATOR_MISSING: "PS3.5 7.8.1",
+    ProblemCode.ATTRIBUTE_MISSING: "PS3.3 C.12.1",
+    ProblemCode.INVALID_DELIMITER: "PS3.5 7.5.2",
+    ProblemCode.PIXEL_DATA_MISMATCH: "PS3.3 C.7.6.3",
     Reason.EMPTY_FILE: "PS3.10 7.1",
     Reason.NOT_DICOM: "PS3.10 7.1",
     Reason.TRUNCATED_FILE: "PS3.5 7.1.1",
     Reason.MALFORMED_DICOM: "PS3.5 7.5",
 }
+
+
+class Finding(NamedTuple):
+    """What a check finds wrong; a problem once it is known where. `rule` "" is that of the code."""
+
+    code: ProblemCode
+    message: str
+    rule: str = ""
 
 
 @dataclass(frozen=True, slots=True)

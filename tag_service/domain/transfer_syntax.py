@@ -31,6 +31,15 @@ _ENCODINGS: Final = {
     "1.2.840.10008.1.2.4.95": Encoding(explicit=True, little_endian=True, deflated=True),
     "1.2.840.10008.1.2.4.205": Encoding(explicit=True, little_endian=True, deflated=True),
 }
+# Those whose pixel data is not encapsulated (A.1 to A.3, A.5, A.6, A.7); of the last two it is elsewhere.
+NATIVE: Final = frozenset(
+    {
+        *_ENCODINGS,
+        EXPLICIT_LITTLE,
+        "1.2.840.10008.1.2.4.94",  # JPIP Referenced
+        "1.2.840.10008.1.2.4.204",  # JPIP HTJ2K Referenced
+    }
+)
 _UID_OF: Final = {EXPLICIT_LE: EXPLICIT_LITTLE, IMPLICIT_LE: IMPLICIT_LITTLE, EXPLICIT_BE: EXPLICIT_BIG}
 
 

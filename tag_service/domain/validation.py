@@ -3,32 +3,32 @@
 That a file is no DICOM, or is broken, is an answer here and no error.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from service_runtime.errors import Reason, ServiceError
-from tag_service.domain import tokens, values
-from tag_service.domain.charset import DEFAULT, SPECIFIC_CHARACTER_SET, Charsets, charsets_of, is_known
-from tag_service.domain.dicom_tags import undecodable
+from tag_service.domain import tokens
+from tag_service.domain.charset import DEFAULT, SPECIFIC_CHARACTER_SET, Charsets, charsets_of
 from tag_service.domain.dictionary import PIXEL_DATA, PIXEL_TAGS, name_of_uid
+from tag_service.domain.element_rules import PrivateBlocks, check_element, check_length, check_vr
+from tag_service.domain.file_meta_rules import MEDIA_STORAGE_SOP_CLASS_UID, FileMetaRules
+from tag_service.domain.instance_rules import MODALITY, SEEN, SOP_CLASS_UID, SOP_INSTANCE_UID, InstanceRules
 from tag_service.domain.limits import Limits
 from tag_service.domain.order import MESSAGES, TagOrder
-from tag_service.domain.problems import MAX_PROBLEMS, Problem, ProblemCode, problem_of
-from tag_service.domain.text import text_of
+from tag_service.domain.plain_forms import private_form, standard_form
+from tag_service.domain.problems import MAX_PROBLEMS, Finding, Problem, ProblemCode, problem_of
 from tag_service.domain.tokenizer import Tokenizer
-from tag_service.domain.tokens import Event, Run
+from tag_service.domain.tokens import Event, Run, Token
 
-_SOP_CLASS_UID: Final = 0x00080016
-_SOP_INSTANCE_UID: Final = 0x00080018
-_MODALITY: Final = 0x00080060
-_ROWS: Final = 0x00280010
-_PIXEL_DATA_PROVIDER_URL: Final = 0x00287FE0
-_MEDIA_STORAGE_SOP_CLASS_UID: Final = 0x00020002
-_DICOMDIR: Final = "1.2.840.10008.1.3.10"
-_KEPT_TEXTS: Final = frozenset({_SOP_CLASS_UID, _SOP_INSTANCE_UID, _MODALITY})
-_NUMBER_BYTES: Final = {"AT": 4, "FD": 8, "FL": 4, "SL": 4, "SS": 2, "SV": 8, "UL": 4, "US": 2, "UV": 8}
 _NO_DICOM: Final = frozenset({Reason.NOT_DICOM, Reason.EMPTY_FILE})
+_BEGINNINGS: Final = frozenset({tokens.BULK, tokens.FRAGMENTS, tokens.SEQUENCE})
+_KEPT: Final = SEEN | {SPECIFIC_CHARACTER_SET}
+_PRIVATE: Final = 0x10000
+# With so many problems untold nobody needs to know how many more there are.
+_MAX_LEFT_OUT: Final = 10_000
+_DELIMITER: Final = Finding(ProblemCode.INVALID_DELIMITER, "The delimiter of a sequence or item has a length.")
+_LOST_PIXELS: Final = "The data set describes an image and has no pixel data; the file may have lost its end."
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,18 @@ class Verdict:
     problems_left_out: int
 
 
+class _Scope:
+    """The data set or an open item: its character set, and what it takes to judge the next element."""
+
+    __slots__ = ("blocks", "charsets", "little", "order")
+
+    def __init__(self, charsets: Charsets, *, little: bool) -> None:
+        self.charsets = charsets
+        self.little = little
+        self.order = TagOrder()
+        self.blocks = PrivateBlocks()
+
+
 class Validator:
     """Feed it the whole file, close it, then ask for the `verdict`."""
 
@@ -55,11 +67,14 @@ class Validator:
         self._tokenizer = Tokenizer(limits)
         self._size = 0
         self._error: Problem | None = None
-        self._texts: dict[int, str] = {}
-        self._seen: set[int] = set()
-        # Of the data set and each open item: the order of its elements, and its character set.
-        self._orders = [TagOrder()]
-        self._charsets: list[Charsets] = [DEFAULT]
+        self._file_meta = FileMetaRules()
+        self._instance = InstanceRules()
+        self._root = _Scope(DEFAULT, little=True)
+        self._scopes = [self._root]
+        self._bulk_start = 0
+        # Of an encapsulated value, the last chunk is its delimiter.
+        self._is_encapsulated = False
+        self._last_chunk = b""
 
     def passes_on(self, size: int) -> bool:
         """Whether a piece of this many bytes would lie in a bulk value, and so take next to no time."""
@@ -89,7 +104,7 @@ class Validator:
         problems = self._tokenizer.problems if is_dicom else []
         told = problems[: MAX_PROBLEMS - 1] if error else problems
         transfer_syntax_uid = self._tokenizer.transfer_syntax_uid
-        sop_class_uid = self._texts.get(_SOP_CLASS_UID) or self._texts.get(_MEDIA_STORAGE_SOP_CLASS_UID, "")
+        sop_class_uid = self._sop_class_uid()
         return Verdict(
             is_dicom=is_dicom,
             is_valid=error is None,
@@ -97,77 +112,117 @@ class Validator:
             transfer_syntax_name=name_of_uid(transfer_syntax_uid),
             sop_class_uid=sop_class_uid,
             sop_class_name=name_of_uid(sop_class_uid),
-            modality=self._texts.get(_MODALITY, ""),
+            modality=self._instance.text(MODALITY),
             size_bytes=self._size,
-            has_pixel_data=not self._seen.isdisjoint(PIXEL_TAGS),
+            has_pixel_data=self._instance.has_pixel_data,
             problems=(*told, error) if error else tuple(told),
             problems_left_out=self._tokenizer.problems_left_out + len(problems) - len(told),
         )
 
+    def _sop_class_uid(self) -> str:
+        return self._instance.text(SOP_CLASS_UID) or self._file_meta.uid(MEDIA_STORAGE_SOP_CLASS_UID)
+
     def _take(self, stream: Iterator[Event]) -> None:
         for event in stream:
             if isinstance(event, Run):
-                for tag, vr, _, start, stop in event.elements:
-                    self._check_order(tag)
-                    self._check_value(tag, vr, event.buffer[start:stop])
-                continue
-            kind, tag, _, _, value, _ = event
-            if kind in {tokens.BULK, tokens.FRAGMENTS, tokens.SEQUENCE}:
-                self._check_order(tag)
-            elif kind == tokens.ITEM_BEGIN:
-                self._orders.append(TagOrder())
-                self._charsets.append(self._charsets[-1])
-            elif kind == tokens.ITEM_END:
-                self._orders.pop()
-                self._charsets.pop()
-            elif kind == tokens.META_ELEMENT and tag == _MEDIA_STORAGE_SOP_CLASS_UID:
-                self._texts[tag] = text_of(value, "UI", DEFAULT).text
+                self._take_run(event, self._scopes[-1])
+            elif event[0] != tokens.CHUNK:
+                self._take_token(event, self._scopes[-1])
+            elif self._is_encapsulated:
+                self._last_chunk = event[4]
 
-    def _check_order(self, tag: int) -> None:
-        if len(self._orders) == 1 and (tag in PIXEL_TAGS or tag in {_ROWS, _PIXEL_DATA_PROVIDER_URL}):
-            self._seen.add(tag)
-        code = self._orders[-1].check(tag)
-        if code is not None:
-            self._note(code, MESSAGES[code], tag)
+    def _take_run(self, run: Run, scope: _Scope) -> None:
+        if self._tokenizer.problems_left_out > _MAX_LEFT_OUT:
+            if scope is self._root:
+                self._see(run)
+            return
+        buffer, blocks = run.buffer, scope.blocks
+        in_order = scope.order.take([element[0] for element in run.elements])
+        for tag, vr, _, start, stop in run.elements:
+            if not in_order:
+                self._check_order(tag, scope)
+            if not tag & _PRIVATE:
+                is_right = standard_form(tag, vr)
+            else:
+                is_right = private_form(vr)
+                if tag >> 8 != blocks.last:
+                    self._note_all(tag, blocks.check(tag, vr))
+            # Most values are right at first sight, and a file may have a million.
+            if is_right is None or (stop - start) % 2 or not is_right(buffer, start, stop) or tag in _KEPT:
+                self._look_at(tag, vr, buffer[start:stop], scope)
 
-    def _check_value(self, tag: int, vr: str, value: bytes) -> None:
+    def _see(self, run: Run) -> None:
+        for tag, vr, _, start, stop in run.elements:
+            if tag in SEEN:
+                self._instance.see(tag, vr, run.buffer[start:stop], little=self._root.little)
+
+    def _look_at(self, tag: int, vr: str, value: bytes, scope: _Scope) -> None:
+        """A value that may be wrong, or that others depend on."""
         if tag == SPECIFIC_CHARACTER_SET:
-            charsets = self._charsets[-1] = charsets_of(value)
-            if not is_known(charsets):
-                self._note(
-                    ProblemCode.INVALID_VALUE, "A character set is declared that the standard does not know.", tag
-                )
-        if len(value) % 2:
-            self._note(ProblemCode.INVALID_VALUE, "The value has an odd length.", tag)
-        if vr in values.TEXTUAL_VRS:
-            self._check_text(tag, vr, value)
-        elif len(value) % _NUMBER_BYTES.get(vr, 1):
-            self._note(ProblemCode.INVALID_VALUE, f"The length of the value is impossible for VR {vr}.", tag)
+            scope.charsets = charsets_of(value)
+        self._note_all(tag, check_element(tag, vr, value, scope.charsets))
+        if scope is self._root and tag in SEEN:
+            self._instance.see(tag, vr, value, little=scope.little)
 
-    def _check_text(self, tag: int, vr: str, value: bytes) -> None:
-        decoded = text_of(value, vr, self._charsets[-1])
-        if not decoded.exact:
-            self._note(ProblemCode.UNDECLARED_CHARSET, undecodable(vr), tag)
-        elif problem := values.check(vr, decoded.text):
-            self._note(ProblemCode.INVALID_VALUE, f"The value {problem}.", tag)
-        if tag in _KEPT_TEXTS and len(self._orders) == 1:
-            self._texts.setdefault(tag, decoded.text)
+    def _take_token(self, token: Token, scope: _Scope) -> None:
+        kind, tag, vr, header, value, offset = token
+        if kind in _BEGINNINGS:
+            self._check_order(tag, scope)
+            if tag & _PRIVATE:
+                self._note_all(tag, scope.blocks.check(tag, vr))
+            self._note_all(tag, check_vr(tag, vr))
+            self._bulk_start = offset + len(header)
+            self._is_encapsulated = kind == tokens.FRAGMENTS
+        elif kind == tokens.BULK_END:
+            self._end_bulk(tag, offset - self._bulk_start, scope)
+        elif kind == tokens.ITEM_BEGIN:
+            self._scopes.append(_Scope(scope.charsets, little=scope.little))
+        elif kind == tokens.ITEM_END:
+            self._scopes.pop()
+            self._check_delimiter(tag, header)
+        elif kind == tokens.SEQUENCE_END:
+            self._check_delimiter(tag, header)
+        elif kind == tokens.META_ELEMENT:
+            self._note_all(tag, self._file_meta.add(tag, vr, header, value, offset))
+        elif kind == tokens.DATA_SET:
+            self._root.little = self._tokenizer.encoding.little_endian
+            self._note_each(self._file_meta.end(offset))
+
+    def _check_order(self, tag: int, scope: _Scope) -> None:
+        if code := scope.order.check(tag):
+            self._note(tag, Finding(code, MESSAGES[code]))
+
+    def _end_bulk(self, tag: int, length: int, scope: _Scope) -> None:
+        if self._is_encapsulated:
+            self._check_delimiter(tag, self._last_chunk)
+        else:
+            self._note_all(tag, check_length(length))
+        if scope is self._root and tag in PIXEL_TAGS:
+            self._instance.see_pixel_data(tag, length, is_encapsulated=self._is_encapsulated)
+        elif scope is self._root and tag in SEEN:
+            self._instance.see(tag, "UN", b"?", little=True)
+        self._is_encapsulated = False
+
+    def _check_delimiter(self, tag: int, delimiter: bytes) -> None:
+        if delimiter[4:8].strip(b"\0"):
+            self._note(tag, _DELIMITER)
 
     def _check_whole(self) -> None:
         """What can only be said at the end."""
-        if self._texts.get(_MEDIA_STORAGE_SOP_CLASS_UID) != _DICOMDIR:
-            for tag in (_SOP_CLASS_UID, _SOP_INSTANCE_UID):
-                if not self._texts.get(tag):
-                    self._note(
-                        ProblemCode.INVALID_VALUE, "The attribute is absent or empty; it must have a value.", tag
-                    )
-        if _ROWS in self._seen and self._seen.isdisjoint({*PIXEL_TAGS, _PIXEL_DATA_PROVIDER_URL}):
-            # A file that was cut just between two elements looks whole.
-            self._note(
-                Reason.TRUNCATED_FILE,
-                "The data set describes an image and has no pixel data; the file may have lost its end.",
-                PIXEL_DATA,
-            )
+        instance = self._instance
+        for tag in (SOP_CLASS_UID, SOP_INSTANCE_UID):
+            self._note_each(self._file_meta.compare(tag, instance.text(tag)))
+        self._note_each(instance.check(self._tokenizer.transfer_syntax_uid, self._sop_class_uid()))
+        if instance.has_lost_pixels():
+            self._tokenizer.note(Reason.TRUNCATED_FILE, _LOST_PIXELS, PIXEL_DATA, rule="PS3.3 C.7.6.3")
 
-    def _note(self, code: ProblemCode | Reason, message: str, tag: int) -> None:
-        self._tokenizer.note(code, message, tag)
+    def _note_each(self, found: Iterable[tuple[int, Finding]]) -> None:
+        for tag, finding in found:
+            self._note(tag, finding)
+
+    def _note_all(self, tag: int, findings: Iterable[Finding]) -> None:
+        for finding in findings:
+            self._note(tag, finding)
+
+    def _note(self, tag: int, finding: Finding) -> None:
+        self._tokenizer.note(finding.code, finding.message, tag, rule=finding.rule)

@@ -99,7 +99,7 @@ def check(vr: str, text: str, vm: str = "1-n") -> str:
     if vr not in SETTABLE_VRS:
         return ""
     single_values = split(vr, text)
-    if single_values and (problem := _check_multiplicity(vm, len(single_values))):
+    if single_values and (problem := check_multiplicity(vm, len(single_values))):
         return problem
     for single in single_values:
         # One of several text values may be empty, a number cannot (PS3.5 6.4).
@@ -108,7 +108,8 @@ def check(vr: str, text: str, vm: str = "1-n") -> str:
     return ""
 
 
-def _check_multiplicity(vm: str, count: int) -> str:
+def check_multiplicity(vm: str, count: int) -> str:
+    """What is wrong with the number of values of an attribute of this VM; "" when nothing."""
     match = _VM.fullmatch(vm)
     if match is None:
         return ""

@@ -128,6 +128,29 @@ def plain(writer, *further):
 AT = datetime(2026, 11, 24, 12, 30, 15, 500000, tzinfo=UTC)
 
 
+def complete(writer, *further):
+    """The same with all that the common modules ask for, so that nothing is missed; `further` takes the place of it."""
+    image = [
+        writer.text(0x00080030, "TM", "101530"),
+        writer.text(0x00080060, "CS", "OT"),
+        writer.element(0x00080090, "PN", b""),
+        writer.element(0x00100030, "DA", b""),
+        writer.element(0x00100040, "CS", b""),
+        writer.element(0x00200010, "SH", b""),
+        writer.element(0x00200011, "IS", b""),
+        writer.number(0x00280002, 1),
+        writer.text(0x00280004, "CS", "MONOCHROME2"),
+        writer.number(0x00280010, 8),
+        writer.number(0x00280011, 4),
+        writer.number(0x00280100, 16),
+        writer.number(0x00280101, 12),
+        writer.number(0x00280102, 11),
+        writer.number(0x00280103, 0),
+    ]
+    replaced = {element[:4] for element in further}
+    return plain(writer, *(element for element in image if element[:4] not in replaced), *further)
+
+
 def edit(data: bytes, *, cut: int = 1 << 20, limits: Limits | None = None, **edits) -> bytes:
     """The edited file; it is fed in pieces of `cut` bytes."""
     rewriter = rewriter_of(Edits(**edits), limits or Limits(), at=AT, system="TEST")

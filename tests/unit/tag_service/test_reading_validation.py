@@ -4,7 +4,7 @@ import pytest
 
 from tag_service.domain.limits import Limits
 from tag_service.domain.validation import Validator
-from tests.unit.tag_service.building import EXPLICIT_BIG, EXPLICIT_LITTLE, Writer, plain
+from tests.unit.tag_service.building import EXPLICIT_BIG, EXPLICIT_LITTLE, Writer, complete, plain
 from tests.unit.tag_service.tokens import bytes_of, cut
 
 EXPLICIT = Writer(EXPLICIT_LITTLE)
@@ -77,7 +77,7 @@ def test_odd_values_are_warnings_that_say_where():
         EXPLICIT.element(0x00180050, "DS", b"1.5"),
         EXPLICIT.element(0x00280006, "US", b"\1\0\1"),
     ]
-    data = EXPLICIT.file(*plain(EXPLICIT, *odd))
+    data = EXPLICIT.file(*complete(EXPLICIT, *odd))
     assert found(data) == [
         ("warning", "INVALID_VALUE", "(0008,0021)"),
         ("warning", "UNDECLARED_CHARSET", "(0008,1030)"),
@@ -94,22 +94,25 @@ def test_odd_values_are_warnings_that_say_where():
 
 def test_an_unknown_character_set_is_a_warning():
     """A defined term that does not exist is told."""
-    data = EXPLICIT.file(EXPLICIT.text(0x00080005, "CS", "KLINGON"), *plain(EXPLICIT))
+    data = EXPLICIT.file(EXPLICIT.text(0x00080005, "CS", "KLINGON"), *complete(EXPLICIT))
     assert found(data) == [("warning", "INVALID_VALUE", "(0008,0005)")]
 
 
 def test_lost_meta_information_is_a_warning():
     """A bare data set is DICOM, is read as what it looks like, and lacks preamble and meta information."""
     big = Writer(EXPLICIT_BIG)
-    verdict = verdict_of(b"".join(plain(big)))
+    verdict = verdict_of(b"".join(complete(big)))
     assert (verdict.is_valid, verdict.transfer_syntax_uid) == (True, EXPLICIT_BIG)
     assert [problem.code.value for problem in verdict.problems] == ["PREAMBLE_MISSING", "META_MISSING"]
 
 
 def test_missing_identifiers_are_warnings_save_in_a_dicomdir():
     """SOP class and SOP instance are missed where they must be."""
-    lacking = EXPLICIT.file(*plain(EXPLICIT)[2:])
-    assert found(lacking) == [("warning", "INVALID_VALUE", "(0008,0016)"), ("warning", "INVALID_VALUE", "(0008,0018)")]
+    lacking = EXPLICIT.file(*complete(EXPLICIT)[2:])
+    assert found(lacking) == [
+        ("warning", "ATTRIBUTE_MISSING", "(0008,0016)"),
+        ("warning", "ATTRIBUTE_MISSING", "(0008,0018)"),
+    ]
     verdict = verdict_of(bytes_of("dicomdirtests/DICOMDIR"))
     assert (verdict.problems, verdict.sop_class_name) == ((), "Media Storage Directory Storage")
 
@@ -130,11 +133,23 @@ def test_pixel_data_of_an_icon_is_not_the_files():
 
 
 def test_at_most_a_hundred_problems_are_told():
-    """A file that is wrong all over gives a hundred problems, an error among them."""
+    """A file that is wrong all over gives a hundred problems, an error among them, and says how many more there are."""
     wrong = EXPLICIT.element(0x00080021, "DA", b"20201399") * 300
-    assert len(verdict_of(EXPLICIT.file(*plain(EXPLICIT), wrong)).problems) == 100
-    cut_off = verdict_of(EXPLICIT.file(*plain(EXPLICIT), wrong)[:-3])
+    data = EXPLICIT.file(*complete(EXPLICIT), wrong)
+    verdict, cut_off = verdict_of(data), verdict_of(data[:-3])
+    # Each is wrong and out of order or double.
+    assert (len(verdict.problems), verdict.problems_left_out) == (100, 500)
     assert (len(cut_off.problems), cut_off.problems[-1].severity.value) == (100, "error")
+    assert cut_off.problems_left_out == 499
+
+
+def test_what_the_file_is_is_told_however_much_is_wrong_with_it():
+    """R8: past ten thousand problems nothing more is counted, but modality and SOP class are still read."""
+    wrong = EXPLICIT.element(0x00080021, "DA", b"20201399") * 20_000
+    verdict = verdict_of(EXPLICIT.file(wrong, *complete(EXPLICIT)), size=100_000)
+    assert (verdict.modality, verdict.sop_class_uid) == ("OT", "1.2.840.10008.5.1.4.1.1.7")
+    assert 10_000 < verdict.problems_left_out < 15_000
+    assert verdict.has_pixel_data
 
 
 @pytest.mark.parametrize("name", ["CT_small.dcm", "badVR.dcm", "MR_truncated.dcm", "image_dfl.dcm", "rtdose_rle.dcm"])
