@@ -3,9 +3,15 @@
 import argparse
 import asyncio
 
-from bench import header, large, uploads
+from bench import early, header, large, modify, uploads
 
-MEASUREMENTS = {"header": header.run, "uploads": uploads.run, "large": large.run}
+MEASUREMENTS = {
+    "header": header.run,
+    "early": early.run,
+    "modify": modify.run,
+    "uploads": uploads.run,
+    "large": large.run,
+}
 
 
 def main() -> None:

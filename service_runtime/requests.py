@@ -12,13 +12,15 @@ from google.protobuf.message import DecodeError
 
 from service_runtime.errors import Reason, ServiceError
 
+_BEGINNING_BYTES = 1024 * 1024
+
 
 class Requests:
     """The messages of a request stream, for one reader at a time. A wait for one may be cancelled with none lost, and
     the rest can be read out when nobody wants it any more.
 
-    The next message is read while the last is worked on. The second is not, before it is asked for: a call that needs
-    no more of a file than its beginning takes in no more.
+    The next message is read while the last is worked on; but not so the first ones, for a call that needs no more of a
+    file than its beginning is to take in no more.
     """
 
     def __init__(self, messages: AsyncIterator[bytes], parse: Callable[[bytes], Any]) -> None:
@@ -27,6 +29,7 @@ class Requests:
         self._parse = parse
         self._read: deque[bytes] = deque()
         self._taken = 0
+        self._taken_bytes = 0
         # How many messages may be read, all in all.
         self._wanted = 0
         self._reading: asyncio.Task[None] | None = None
@@ -54,7 +57,7 @@ class Requests:
             self._reading.exception()  # looked at, so that it does not count as unnoticed
 
     async def _next(self) -> bytes:
-        self._wanted = self._taken + (2 if self._taken else 1)
+        self._wanted = self._taken + (2 if self._taken_bytes > _BEGINNING_BYTES else 1)
         if self._reading is None:
             self._reading = asyncio.create_task(self._read_ahead())
         self._more_wanted.set()
@@ -64,8 +67,10 @@ class Requests:
                 raise StopAsyncIteration
             self._news.clear()
             await self._news.wait()
+        message = self._read.popleft()
         self._taken += 1
-        return self._read.popleft()
+        self._taken_bytes += len(message)
+        return message
 
     async def _read_ahead(self) -> None:
         count = 0

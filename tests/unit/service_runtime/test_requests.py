@@ -74,10 +74,13 @@ async def test_cancelled_wait_loses_no_message(stream: Stream, requests: Request
         assert await anext(requests) == message.decode()
 
 
-async def test_second_message_is_not_read_before_it_is_asked_for(stream: Stream, requests: Requests) -> None:
-    """R2: who needs the first message only has only that one read; from the second on one is read ahead."""
+async def test_nothing_is_read_ahead_before_a_file_has_begun(
+    stream: Stream, requests: Requests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R2: of the beginning only those messages are read that are asked for; from then on, one is read ahead."""
+    monkeypatch.setattr("service_runtime.requests._BEGINNING_BYTES", 2)
     stream.bring(*[b"x"] * 10)
-    for expected in (1, 3, 4, 5):
+    for expected in (1, 2, 3, 5, 6):
         await anext(requests)
         await settled()
         assert stream.taken == expected
