@@ -4,7 +4,7 @@ options     what a caller may retain or have cleaned, and the codes that say so 
 table       the basic profile of PS3.15 table E.1-1, out of the data of dicom-anonymizer
 retention   the option columns of that table
 safe        private attributes that are safe to retain (PS3.15 table E.3.10-1)
-treatments  all of these put together: the treatment of each attribute under given options
+actions     all of these put together: the action of each attribute under given options
 pseudonyms  what a key makes of UIDs, patients and dates
 cleaning    texts reduced to words that name nobody
 profile     the answers to the rewriter

@@ -61,7 +61,7 @@ _FINDINGS: Final = """
     hernia hydrocephalus implant infarct infection inflammation injury ischaemia ischemia leak lesion lesions
     malignant mass metastases metastasis metastatic negative no nodule nodules none not obstruction oedema or
     pacemaker pain perforation pneumonia pneumothorax polyp positive prosthesis pus rupture sclerosis scoliosis
-    shunt staging stenosis stent stroke swelling tear the therapy thrombosis thrombus trauma treatment tumor tumour
+    shunt staging stenosis stent stroke swelling tear the therapy thrombosis thrombus trauma action tumor tumour
     ulcer unremarkable up w/o
 """
 _VERTEBRAE: Final = frozenset(

@@ -7,10 +7,10 @@ from typing import Final
 from service_runtime.errors import Reason, ServiceError
 from tag_service.domain import dictionary
 from tag_service.domain.deidentify import safe
+from tag_service.domain.deidentify.actions import PATIENT_ID, Action, actions_of
 from tag_service.domain.deidentify.cleaning import cleaned
 from tag_service.domain.deidentify.options import Dates, Options, methods
 from tag_service.domain.deidentify.pseudonyms import Pseudonyms, shifted
-from tag_service.domain.deidentify.treatments import PATIENT_ID, Treatment, treatments
 
 # What a value that says nothing looks like, for each VR whose values are text or numbers (PS3.5 6.2).
 _DUMMIES: Final = {
@@ -72,18 +72,17 @@ class Fate(Enum):
     REPLACE = "REPLACE"
 
 
-_FATES: Final = {Treatment.KEEP: Fate.KEEP, Treatment.REMOVE: Fate.REMOVE, Treatment.EMPTY: Fate.EMPTY}
-# The VRs that a treatment finds a value for. Whatever else an attribute comes as, UN for one, is emptied.
+# The VRs that an action finds a value for. Whatever else an attribute comes as is emptied.
 _REPLACED_VRS: Final = {
-    Treatment.DUMMY: frozenset(_DUMMIES),
-    Treatment.UID: frozenset({"UI"}),
-    Treatment.PATIENT: frozenset({"LO", "PN"}),
-    Treatment.SHIFT: frozenset({"DA", "DT"}),
-    Treatment.CLEAN: _TEXTS,
-    Treatment.CLEAN_OR_DUMMY: _TEXTS,
+    Action.DUMMY: frozenset(_DUMMIES),
+    Action.UID: frozenset({"UI"}),
+    Action.PATIENT: frozenset({"LO", "PN"}),
+    Action.SHIFT: frozenset({"DA", "DT"}),
+    Action.CLEAN: _TEXTS,
+    Action.CLEAN_OR_DUMMY: _TEXTS,
 }
 # What is done to these sequences is done in their items. A dummy would be an item that says nothing, as no item does.
-_INTO_ITEMS: Final = frozenset({Treatment.UID, Treatment.CLEAN, Treatment.CLEAN_OR_DUMMY})
+_INTO_ITEMS: Final = frozenset({Action.KEEP, Action.UID, Action.CLEAN, Action.CLEAN_OR_DUMMY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +104,7 @@ class Profile:
 
     def __init__(self, options: Options, key: bytes) -> None:
         self._options = options
-        self._treatments = treatments(options)
+        self._actions = actions_of(options)
         self._pseudonyms = Pseudonyms(key)
         self._patient_id = ""
         self._days = 0
@@ -136,16 +135,16 @@ class Profile:
         """The value in place of one that is to be replaced, ASCII and valid for the VR; "" empties the element. Values
         are joined by backslashes, before and after.
         """
-        match self._treatment(tag, vr):
-            case Treatment.UID:
+        match self._action(tag, vr):
+            case Action.UID:
                 return "\\".join(self._pseudonyms.uid(single.strip(" \0")) for single in text.split("\\"))
-            case Treatment.SHIFT:
+            case Action.SHIFT:
                 return shifted(vr, text, self._days)
-            case Treatment.CLEAN:
+            case Action.CLEAN:
                 return cleaned(vr, text)
-            case Treatment.CLEAN_OR_DUMMY:
+            case Action.CLEAN_OR_DUMMY:
                 return cleaned(vr, text) or _DUMMIES[vr]
-            case Treatment.PATIENT:
+            case Action.PATIENT:
                 # Items may speak of another patient by another identifier; names have none beside them.
                 stripped = text.strip(" \0")
                 known_by = stripped if tag == PATIENT_ID else self._patient_id
@@ -182,37 +181,43 @@ class Profile:
                 Reason.EDIT_REFUSED,
                 "The file is a DICOMDIR, which lists other files and is not de-identified. Make one of the new files.",
             )
-        treatment = self._treatment(tag, vr)
-        if treatment in _FATES:
-            return _FATES[treatment]
+        if vr == "UN":
+            # What somebody on the way did not know.
+            vr = dictionary.implicit_vr(tag)
+        action = self._action(tag, vr)
+        if action is Action.REMOVE:
+            return Fate.REMOVE
         if vr == "SQ":
-            return Fate.KEEP if treatment in _INTO_ITEMS else Fate.EMPTY
-        return Fate.REPLACE if vr in _REPLACED_VRS[treatment] else Fate.EMPTY
+            # Replaced and not kept, so that no bytes pass in which nobody found the items.
+            return Fate.REPLACE if action in _INTO_ITEMS else Fate.EMPTY
+        if action is Action.KEEP and dictionary.implicit_vr(tag) != "SQ":
+            return Fate.KEEP
+        return Fate.REPLACE if vr in _REPLACED_VRS.get(action, ()) else Fate.EMPTY
 
-    def _treatment(self, tag: int, vr: str) -> Treatment:
-        listed = self._treatments.get(tag)
+    def _action(self, tag: int, vr: str) -> Action:
+        listed = self._actions.get(tag)
         if listed is None:
             return self._unlisted(tag, vr)
-        if listed is Treatment.DUMMY and vr == "UI":
-            return Treatment.UID
+        if listed is Action.DUMMY and vr == "UI":
+            return Action.UID
         # A time of the day stays when its day is another, and so does the time zone.
-        if listed is Treatment.SHIFT and vr in {"TM", "SH"} and vr == dictionary.implicit_vr(tag):
-            return Treatment.KEEP
+        if listed is Action.SHIFT and vr in {"TM", "SH"} and vr == dictionary.implicit_vr(tag):
+            return Action.KEEP
         return listed
 
-    def _unlisted(self, tag: int, vr: str) -> Treatment:
-        """The treatment of an attribute that the table passes over: it stays, unless it may say who or when, or nobody
+    def _unlisted(self, tag: int, vr: str) -> Action:
+        """The action of an attribute that the table passes over: it stays, unless it may say who or when, or nobody
         knows what it is.
         """
         group = tag >> 16
         if group == _COMMAND_GROUP or group & 0xFF00 in _REPEATING_GROUPS:
-            return Treatment.REMOVE
+            return Action.REMOVE
         if dictionary.entry_of(tag) is None:
-            return Treatment.REMOVE
+            return Action.REMOVE
         if vr == "PN":
-            return Treatment.EMPTY
+            return Action.EMPTY
         if vr not in _MOMENTS or self._options.dates is Dates.KEEP:
-            return Treatment.KEEP
+            return Action.KEEP
         if self._options.dates is Dates.REMOVE:
-            return Treatment.EMPTY
-        return Treatment.KEEP if vr == "TM" else Treatment.SHIFT
+            return Action.EMPTY
+        return Action.KEEP if vr == "TM" else Action.SHIFT

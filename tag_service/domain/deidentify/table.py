@@ -2,7 +2,7 @@
 
 The rows are the data of the package dicom-anonymizer, of which nothing else is used: its file of tables is loaded
 alone, because importing the package would bring in a command line and a progress bar. Repeating groups (50xx, 60xx)
-and private attributes, which the table gives as patterns, are rules of `treatments`.
+and private attributes, which the table gives as patterns, are rules of `actions`.
 """
 
 import importlib.util

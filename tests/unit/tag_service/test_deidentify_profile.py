@@ -80,7 +80,7 @@ def test_every_row_of_an_option_is_a_row_of_the_table():
         ("SOPInstanceUID", Fate.REPLACE),
         ("SOPClassUID", Fate.KEEP),
         ("CodingSchemeUID", Fate.KEEP),
-        ("ReferencedImageSequence", Fate.KEEP),
+        ("ReferencedImageSequence", Fate.REPLACE),
         ("RequestAttributesSequence", Fate.REMOVE),
         ("ContentSequence", Fate.EMPTY),
         ("EncapsulatedDocument", Fate.EMPTY),
@@ -133,10 +133,11 @@ def test_curves_overlays_commands_and_what_nobody_knows_are_removed(tag, vr):
         ("EvaluatorName", "PN", Fate.EMPTY),
         ("ExpiryDate", "DA", Fate.EMPTY),
         ("Modality", "DA", Fate.EMPTY),
-        ("StudyInstanceUID", "UN", Fate.EMPTY),
+        ("StudyInstanceUID", "UN", Fate.REPLACE),
+        ("AnatomicRegionSequence", "OB", Fate.EMPTY),
         ("PatientID", "OB", Fate.EMPTY),
         ("PatientName", "SQ", Fate.EMPTY),
-        ("OperatorsName", "UN", Fate.EMPTY),
+        ("OperatorsName", "UN", Fate.REPLACE),
     ],
 )
 def test_names_and_dates_go_wherever_they_stand(keyword, vr, expected):
@@ -149,7 +150,7 @@ def test_names_and_dates_go_wherever_they_stand(keyword, vr, expected):
 @pytest.mark.parametrize(
     ("option", "keywords"),
     [
-        ("retain_uids", ["SOPInstanceUID", "FrameOfReferenceUID", "ReferencedStudySequence", "DeviceUID"]),
+        ("retain_uids", ["SOPInstanceUID", "FrameOfReferenceUID", "DeviceUID", "AffectedSOPInstanceUID"]),
         ("retain_device_identity", ["StationName", "DeviceSerialNumber", "DeviceUID", "DateOfLastCalibration"]),
         ("retain_institution_identity", ["InstitutionName", "InstitutionAddress", "InstitutionalDepartmentName"]),
         (
@@ -336,14 +337,14 @@ def test_structured_content_and_graphics_are_cleaned_inside():
     """De-identification: the options of E.3.3 and E.3.4 go into the sequences, whose texts are cleaned and whose names,
     dates and UIDs have the fates that they have anywhere.
     """
-    assert fate("ContentSequence", clean_structured_content=True) is Fate.KEEP
-    assert fate("AcquisitionContextSequence", clean_structured_content=True) is Fate.KEEP
+    assert fate("ContentSequence", clean_structured_content=True) is Fate.REPLACE
+    assert fate("AcquisitionContextSequence", clean_structured_content=True) is Fate.REPLACE
     assert replaced("TextValue", "No fracture. Roe", clean_structured_content=True) == "No fracture *"
     assert replaced("TextValue", "Roe", clean_structured_content=True) == "ANONYMOUS"
     assert fate("PersonName", clean_structured_content=True) is Fate.REPLACE
     assert fate("UID", clean_structured_content=True, retain_uids=True) is Fate.REPLACE
     assert fate("GraphicAnnotationSequence") is Fate.EMPTY
-    assert fate("GraphicAnnotationSequence", clean_graphics=True) is Fate.KEEP
+    assert fate("GraphicAnnotationSequence", clean_graphics=True) is Fate.REPLACE
     assert replaced("UnformattedTextValue", "Roe left lung", clean_graphics=True) == "* left lung"
 
 

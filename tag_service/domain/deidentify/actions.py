@@ -1,4 +1,4 @@
-"""The treatment of each attribute under given options: PS3.15 table E.1-1 with its option columns, and what it leaves
+"""The action of each attribute under given options: PS3.15 table E.1-1 with its option columns, and what it leaves
 open.
 
 Where the table gives alternatives (X/Z, X/D...), the right one depends on the attribute's type in the IOD. Here it is
@@ -19,7 +19,7 @@ PATIENT_ID: Final = 0x00100020
 PATIENT_NAME: Final = 0x00100010
 
 
-class Treatment(Enum):
+class Action(Enum):
     """What is done to an attribute."""
 
     KEEP = "KEEP"
@@ -33,17 +33,17 @@ class Treatment(Enum):
     CLEAN_OR_DUMMY = "CLEAN_OR_DUMMY"  # the same, and a dummy where there are none
 
 
-_OF_ACTION: Final = {
-    "X": Treatment.REMOVE,
-    "Z": Treatment.EMPTY,
-    "X/Z": Treatment.EMPTY,
-    "D": Treatment.DUMMY,
-    "X/D": Treatment.DUMMY,
-    "Z/D": Treatment.DUMMY,
-    "X/Z/D": Treatment.DUMMY,
-    "U": Treatment.UID,
+_OF_TABLE: Final = {
+    "X": Action.REMOVE,
+    "Z": Action.EMPTY,
+    "X/Z": Action.EMPTY,
+    "D": Action.DUMMY,
+    "X/D": Action.DUMMY,
+    "Z/D": Action.DUMMY,
+    "X/Z/D": Action.DUMMY,
+    "U": Action.UID,
     # The items stay, and the UIDs in them are replaced.
-    "X/Z/U*": Treatment.UID,
+    "X/Z/U*": Action.UID,
 }
 
 # UIDs of instances, frames of reference, places and the like that the table does not list. Left as they are they would
@@ -113,20 +113,19 @@ _SENDERS: Final = frozenset(
 
 
 @lru_cache(maxsize=64)
-def treatments(options: Options) -> Mapping[int, Treatment]:
-    """The treatment of each attribute that the table or this module lists, by tag."""
-    actions = basic_actions()
-    found = {tag: _OF_ACTION[action] for tag, action in actions.items()}
-    found |= dict.fromkeys(_FURTHER_UIDS, Treatment.UID)
-    found |= dict.fromkeys(_FURTHER_TEXTS, Treatment.CLEAN_OR_DUMMY)
-    found |= dict.fromkeys(_SENDERS, Treatment.REMOVE)
+def actions_of(options: Options) -> Mapping[int, Action]:
+    """The action of each attribute that the table or this module lists, by tag."""
+    found = {tag: _OF_TABLE[action] for tag, action in basic_actions().items()}
+    found |= dict.fromkeys(_FURTHER_UIDS, Action.UID)
+    found |= dict.fromkeys(_FURTHER_TEXTS, Action.CLEAN_OR_DUMMY)
+    found |= dict.fromkeys(_SENDERS, Action.REMOVE)
     # The table lets both be emptied; a pseudonym keeps the files of one patient together.
-    found[PATIENT_ID] = found[PATIENT_NAME] = Treatment.PATIENT
+    found[PATIENT_ID] = found[PATIENT_NAME] = Action.PATIENT
 
     def clean(tags: Iterable[int]) -> None:
         for tag in tags:
-            needs_value = found[tag] is Treatment.DUMMY
-            found[tag] = Treatment.CLEAN_OR_DUMMY if needs_value else Treatment.CLEAN
+            needs_value = found[tag] is Action.DUMMY
+            found[tag] = Action.CLEAN_OR_DUMMY if needs_value else Action.CLEAN
 
     if options.clean_descriptors:
         clean(retention.DESCRIPTORS)
@@ -136,18 +135,18 @@ def treatments(options: Options) -> Mapping[int, Treatment]:
         clean({*retention.GRAPHICS, _UNFORMATTED_TEXT_VALUE})
     if options.retain_patient_characteristics:
         clean(retention.PATIENT_CHARACTERISTICS_CLEANED)
-    found |= dict.fromkeys(_retained(options, actions), Treatment.KEEP)
+    found |= dict.fromkeys(_retained(options), Action.KEEP)
     # A date that stays beside others that are shifted tells by how much.
     if options.dates is not Dates.REMOVE:
-        found |= dict.fromkeys(retention.DATES, Treatment.KEEP if options.dates is Dates.KEEP else Treatment.SHIFT)
+        found |= dict.fromkeys(retention.DATES, Action.KEEP if options.dates is Dates.KEEP else Action.SHIFT)
     return MappingProxyType(found)
 
 
-def _retained(options: Options, actions: Mapping[int, str]) -> frozenset[int]:
+def _retained(options: Options) -> frozenset[int]:
     """What the options other than that of dates retain."""
     retained: frozenset[int] = frozenset()
     if options.retain_uids:
-        listed = frozenset(tag for tag, action in actions.items() if action == "U")
+        listed = frozenset(tag for tag, action in basic_actions().items() if action == "U")
         retained |= (listed - retention.UIDS_NEVER_RETAINED) | retention.UID_REFERENCES | _FURTHER_UIDS
     if options.retain_device_identity:
         retained |= retention.DEVICE_IDENTITY
