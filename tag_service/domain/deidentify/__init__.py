@@ -8,4 +8,5 @@ actions     all of these put together: the action of each attribute under given 
 pseudonyms  what a key makes of UIDs, patients and dates
 cleaning    texts reduced to words that name nobody
 profile     the answers to the rewriter
+reach       what all of this leaves in the pixels, as far as the header tells
 """
