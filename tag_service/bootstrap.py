@@ -10,18 +10,18 @@ from service_runtime.identity import AnyUser
 from service_runtime.server import Service
 from tag_service.api.servicer import TagServicer
 from tag_service.settings import TagSettings
+from tag_service.use_cases.deidentifying import Deidentifying
 from tag_service.use_cases.modifying import Modifying
+from tag_service.use_cases.rewriting import Rewriting
 
 
 @asynccontextmanager
 async def tag_service(settings: TagSettings) -> AsyncGenerator[Service, None]:
     """The service. It stands on nothing else, so it is ready once it serves."""
     servicer = TagServicer(
-        modifying=Modifying(
-            settings.limits,
-            max_bytes=settings.max_bytes_in_memory,
-            wait_seconds=settings.memory_wait_seconds,
-        ),
+        rewriting=Rewriting(max_bytes=settings.max_bytes_in_memory, wait_seconds=settings.memory_wait_seconds),
+        modifying=Modifying(settings.limits),
+        deidentifying=Deidentifying(settings.limits, key=settings.deidentify_key.get_secret_value()),
         limits=settings.limits,
         upload_limits=settings.upload_limits,
     )

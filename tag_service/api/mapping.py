@@ -8,11 +8,13 @@ from typing import Final, TypeVar
 from ris.tags.v1 import dicom_tags_pb2, tag_service_pb2
 from service_runtime.errors import InvalidFieldError, Violation
 from tag_service.domain.chosen import ChosenAttribute
+from tag_service.domain.deidentify.options import Dates, Options
 from tag_service.domain.dicom_tags import DicomTags, Header
 from tag_service.domain.edits import Edits, Mode
 from tag_service.domain.problems import Problem
 from tag_service.domain.provenance import ModificationReason
 from tag_service.domain.validation import Verdict
+from tag_service.use_cases.deidentifying import Deidentification
 
 ChoiceT = TypeVar("ChoiceT", bound=StrEnum)
 
@@ -47,6 +49,12 @@ def edits_from(request: tag_service_pb2.ModifyTagsRequest) -> Edits:
     )
 
 
+def options_from(request: tag_service_pb2.DeidentifyFileRequest) -> Options:
+    """The options of de-identification that a first message asks for."""
+    switches = {name: getattr(request, name) for name in Options.__slots__ if name != "dates"}
+    return Options(dates=_choice("dates", request.dates, Dates, Dates.REMOVE), **switches)
+
+
 def _choice(field: str, value: str, choices: type[ChoiceT], default: ChoiceT) -> ChoiceT:
     try:
         return choices(value) if value else default
@@ -77,6 +85,18 @@ def verdict_to_proto(verdict: Verdict) -> tag_service_pb2.ValidateFileResponse:
         has_pixel_data=verdict.has_pixel_data,
         problems=[_problem(problem) for problem in verdict.problems],
         problems_left_out=verdict.problems_left_out,
+    )
+
+
+def about_deidentification(deidentification: Deidentification) -> tuple[tuple[str, str], ...]:
+    """The metadata that say what is out of reach, and whose key it was."""
+    reach = deidentification.reach()
+    return (
+        ("x-deidentify-may-show-patient", "true" if reach.may_show_patient else "false"),
+        ("x-deidentify-doubts", ",".join(reach.doubts)),
+        ("x-deidentify-modality", reach.modality),
+        ("x-deidentify-burned-in-annotation", reach.burned_in_annotation),
+        ("x-deidentify-key-source", deidentification.key_source),
     )
 
 

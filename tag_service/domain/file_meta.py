@@ -5,10 +5,12 @@ from struct import pack
 from typing import Final
 
 from service_runtime.errors import Reason, ServiceError
-from tag_service.domain import values
+from tag_service.domain import charset, values
 from tag_service.domain.dictionary import tag_text
 from tag_service.domain.elements import MAX_SHORT_FORM_BYTES, element, is_short_form
+from tag_service.domain.text import text_of
 from tag_service.domain.transfer_syntax import EXPLICIT_LE
+from tag_service.domain.treatment import Fate, Treatment
 
 # Who wrote the file last (PS3.10 7.1). The UID is derived from a UUID (PS3.5 B.2).
 IMPLEMENTATION_CLASS_UID: Final = "2.25.107839154632200490904259391003313605975"
@@ -30,13 +32,28 @@ MIRRORED: Final = {
     _SOP_INSTANCE_UID: _MEDIA_STORAGE_SOP_INSTANCE_UID,
 }
 
-# Tag, VR, header and value, as they came.
+# Tag, VR, header and value, as they came; the header is empty where the value is new.
 MetaElement = tuple[int, str, bytes, bytes]
 
 
 def uid_of(value: bytes) -> str:
     """The UID that a value is, "" where it cannot be one."""
     return value.decode("ascii", "ignore").strip("\0 ") if len(value) <= _MAX_UID_BYTES else ""
+
+
+def treated(meta: Sequence[MetaElement], treatment: Treatment) -> list[MetaElement]:
+    """The file meta information as a treatment leaves it."""
+    left: list[MetaElement] = []
+    for one in meta:
+        tag, vr, _, value = one
+        fate = treatment.fate(tag, vr, "")
+        text = text_of(value, vr, charset.DEFAULT).text
+        new = treatment.replacement(tag, vr, text) if fate is Fate.REPLACE else ""
+        if fate is Fate.KEEP or (fate is Fate.REPLACE and new == text):
+            left.append(one)
+        elif fate is not Fate.REMOVE:
+            left.append((tag, vr, b"", values.pad(vr, new.encode("ascii"))))
+    return left
 
 
 def write(

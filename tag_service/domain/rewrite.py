@@ -35,7 +35,7 @@ from tag_service.domain.writer import DataSetWriter
 
 # A header may be longer; what stands behind is edited as it comes.
 HELD_BYTES: Final = 8 * MIB
-_UIDS: Final[tuple[Attribute, ...]] = (STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID)
+_UIDS: Final = (STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID)
 
 
 class Rewriter:
@@ -55,15 +55,16 @@ class Rewriter:
         *,
         treatment: Treatment | None = None,
         record: Provenance | None = None,
+        noted: frozenset[int] = frozenset(),
     ) -> None:
         """`edits` are planned; `treatment` comes to what they leave; `record` asks for the prior values to be kept in
-        the file itself.
+        the file itself; `noted` are attributes of the data set that `text_before` is to tell.
         """
         self._limits = limits
         self._treatment = treatment
         self._record = record
         self._root = tree_of(edits, treatment.additions() if treatment else ())
-        self._survey = Survey(self._root, limits, recorded=self._recorded() if record else frozenset())
+        self._survey = Survey(self._root, limits, recorded=self._recorded() if record else frozenset(), noted=noted)
         self._held: deque[bytes] = deque()
         self._held_bytes = 0
         self._tokenizer = Tokenizer(limits)
@@ -106,6 +107,16 @@ class Rewriter:
         """How much of the file is held at this moment."""
         return self._held_bytes if self._writer is None else self._writer.window.held_bytes
 
+    @property
+    def may_have_pixels(self) -> bool:
+        """Whether the file has pixel data, or is not read far enough to tell."""
+        return self._survey.has_pixel_data or not self._survey.done
+
+    def text_before(self, tag: int, vr: str) -> str:
+        """The value that the header had for an identifier, or for an attribute that is noted, "" where none was."""
+        charsets = self._survey.facts[self._root].charsets or charset.DEFAULT
+        return text_of(self._survey.values.get(tag, b""), vr, charsets).text
+
     def passes_on(self, size: int) -> bool:
         """Whether a piece of this many bytes would lie in a bulk value, and so take next to no time."""
         return self._writer is not None and self._deflater is None and self._tokenizer.bulk_left >= size
@@ -124,9 +135,10 @@ class Rewriter:
             treatment=self._treatment,
             record=self._record,
         )
-        before = {tag: file_meta.uid_of(survey.identifiers.get(tag, b"")) for tag in file_meta.MIRRORED}
+        before = {tag: file_meta.uid_of(survey.values.get(tag, b"")) for tag in file_meta.MIRRORED}
         after = {tag: self._uid_after(tag, uid) for tag, uid in before.items()}
-        pieces = [file_meta.write(survey.meta, survey.tokenizer.transfer_syntax_uid, before=before, after=after)]
+        meta = file_meta.treated(survey.meta, self._treatment) if self._treatment else survey.meta
+        pieces = [file_meta.write(meta, survey.tokenizer.transfer_syntax_uid, before=before, after=after)]
         if encoding.deflated:
             self._deflater = _Deflater()
         while self._held:
@@ -160,11 +172,7 @@ class Rewriter:
         return pieces if self._deflater is None else [out for piece in pieces if (out := self._deflater.take(piece))]
 
     def _identity(self) -> Identity:
-        found = {
-            tag: text_of(self._survey.identifiers.get(tag, b""), "LO", charset.DEFAULT).text
-            for tag in (PATIENT_ID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID)
-        }
-        return Identity(*found.values())
+        return Identity(self.text_before(PATIENT_ID, "LO"), *(self.text_before(tag, "UI") for tag in _UIDS))
 
     def _uid_after(self, tag: int, uid: str) -> str:
         """What a UID of the data set becomes."""

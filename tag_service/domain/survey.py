@@ -51,11 +51,11 @@ class Facts:
     has_signed_pixels: bool | None = None
 
     @classmethod
-    def about(cls, node: Node, *, is_root: bool = False) -> Facts:
-        """Nothing yet of what matters to these edits."""
+    def about(cls, node: Node, *, noted: frozenset[int] = frozenset()) -> Facts:
+        """Nothing yet of what matters to these edits, and of what is noted besides."""
         wanted = {attribute for attribute in (*node.edits, *node.items) if isinstance(attribute, int)}
         wanted |= {SPECIFIC_CHARACTER_SET, _PIXEL_REPRESENTATION}
-        return cls(frozenset(wanted | _IDENTIFIERS if is_root else wanted), node.private_groups)
+        return cls(frozenset(wanted | noted), node.private_groups)
 
     def matters(self, tag: int) -> bool:
         """Whether an element with this tag is to be noted."""
@@ -107,16 +107,27 @@ class _Spot:
 
 class Survey:
     """Feed it the file until it is `done`, which it is at the first pixel data of the data set itself; close it where
-    the file ends before that. `recorded` are the attributes of the data set whose values are to be kept as they were.
+    the file ends before that. `recorded` are the attributes of the data set whose values are to be kept as they were,
+    `noted` those whose values are to be known besides the identifiers.
     """
 
-    def __init__(self, root: Node, limits: Limits, *, recorded: frozenset[Attribute] = frozenset()) -> None:
+    def __init__(
+        self,
+        root: Node,
+        limits: Limits,
+        *,
+        recorded: frozenset[Attribute] = frozenset(),
+        noted: frozenset[int] = frozenset(),
+    ) -> None:
         self.done = False
+        self.has_pixel_data = False
         self.tokenizer = Tokenizer(limits)
         # File meta information, as it came: tag, VR, header and value.
         self.meta: list[tuple[int, str, bytes, bytes]] = []
-        self.facts = {root: Facts.about(root, is_root=True)}
-        self.identifiers: dict[int, bytes] = {}
+        self._noted = _IDENTIFIERS | noted
+        self.facts = {root: Facts.about(root, noted=self._noted)}
+        # The values of the identifiers and of what is noted besides.
+        self.values: dict[int, bytes] = {}
         # How often each sequence stands that edits lead into.
         self.sequences: Counter[tuple[Node, Attribute]] = Counter()
         # The first token of each recorded attribute decides its place.
@@ -174,7 +185,7 @@ class Survey:
         stack = self._stack
         if kind in {tokens.BULK, tokens.FRAGMENTS}:
             if tag in PIXEL_TAGS and len(stack) == 1:
-                self.done = True
+                self.done = self.has_pixel_data = True
                 return
             self._begin(token)
         elif kind == tokens.SEQUENCE:
@@ -238,7 +249,7 @@ class Survey:
             value = buffer[at:stop]
             facts.note(tag, value, facts.charsets or charset.DEFAULT)
             if is_root:
-                if tag in _IDENTIFIERS:
-                    self.identifiers.setdefault(tag, value)
+                if tag in self._noted:
+                    self.values.setdefault(tag, value)
                 if self._wanted and (dictionary.is_private_creator(tag) or facts.attribute_of(tag) in self._wanted):
                     self.recorded.append((tag, [Run(buffer, run.base, [element])]))

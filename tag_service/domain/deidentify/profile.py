@@ -1,7 +1,5 @@
 """De-identification as the rewriter sees it: what becomes of each element, what takes its place, and what is added."""
 
-from dataclasses import dataclass
-from enum import Enum
 from typing import Final
 
 from service_runtime.errors import Reason, ServiceError
@@ -11,6 +9,8 @@ from tag_service.domain.deidentify.actions import PATIENT_ID, Action, actions_of
 from tag_service.domain.deidentify.cleaning import cleaned
 from tag_service.domain.deidentify.options import Dates, Options, methods
 from tag_service.domain.deidentify.pseudonyms import Pseudonyms, shifted
+from tag_service.domain.plan import Addition
+from tag_service.domain.treatment import Fate, Identity
 
 # What a value that says nothing looks like, for each VR whose values are text or numbers (PS3.5 6.2).
 _DUMMIES: Final = {
@@ -61,17 +61,6 @@ _CODE_MEANING: Final = 0x00080104
 _TEMPORAL_INFORMATION: Final = {Dates.REMOVE: "REMOVED", Dates.KEEP: "UNMODIFIED", Dates.SHIFT: "MODIFIED"}
 
 
-class Fate(Enum):
-    """What becomes of an element. A sequence that is kept or replaced stays, and the elements in its items have fates
-    of their own; one that is emptied has no items.
-    """
-
-    KEEP = "KEEP"
-    REMOVE = "REMOVE"
-    EMPTY = "EMPTY"
-    REPLACE = "REPLACE"
-
-
 # The VRs that an action finds a value for. Whatever else an attribute comes as is emptied.
 _REPLACED_VRS: Final = {
     Action.DUMMY: frozenset(_DUMMIES),
@@ -85,21 +74,11 @@ _REPLACED_VRS: Final = {
 _INTO_ITEMS: Final = frozenset({Action.KEEP, Action.UID, Action.CLEAN, Action.CLEAN_OR_DUMMY})
 
 
-@dataclass(frozen=True, slots=True)
-class Addition:
-    """An attribute to set at the top level: a value as text (several joined by backslashes) or, of VR SQ, its items."""
-
-    tag: int
-    vr: str
-    value: str = ""
-    items: tuple[tuple["Addition", ...], ...] = ()
-
-
 class Profile:
-    """The basic profile of PS3.15 annex E with options, for one file, under a key.
+    """The basic profile of PS3.15 annex E with options, for one file, under a key: a `Treatment`.
 
-    `begin` is called once, before the first `replacement`. The same key gives the same UIDs for the same ones and the
-    same pseudonym and shift for the same patient, in whatever file they stand.
+    The same key gives the same UIDs for the same ones, and the same pseudonym and shift for the same patient, in
+    whatever file they stand.
     """
 
     def __init__(self, options: Options, key: bytes) -> None:
@@ -110,17 +89,15 @@ class Profile:
         self._days = 0
         self._fates: dict[tuple[int, str], Fate] = {}
 
-    def begin(self, patient_id: str) -> None:
-        """Takes the file's PatientID (0010,0020), "" for none, on which pseudonym and shift depend."""
-        self._patient_id = patient_id.strip(" \0")
-        self._days = self._pseudonyms.days(self._patient_id)
+    def begin(self, identity: Identity) -> None:
+        """Takes the PatientID, on which pseudonym and shift depend."""
+        self._patient_id = identity.patient_id
+        self._days = self._pseudonyms.days(identity.patient_id)
 
     def fate(self, tag: int, vr: str, creator: str) -> Fate:
         """What becomes of an element at any depth, and of one of the file meta information.
 
-        `vr` is what the file says, or the dictionary. `creator` is the text of the private creator that a private
-        element belongs to (of one that reserves a block: its own text), "" for standard attributes and where no block
-        is reserved. Raises EDIT_REFUSED for what only a DICOMDIR holds.
+        Raises EDIT_REFUSED for what only a DICOMDIR holds.
         """
         if tag & 0x10000:
             return self._private_fate(tag, vr, creator)
@@ -132,12 +109,10 @@ class Profile:
         return fate
 
     def replacement(self, tag: int, vr: str, text: str) -> str:
-        """The value in place of one that is to be replaced, ASCII and valid for the VR; "" empties the element. Values
-        are joined by backslashes, before and after.
-        """
+        """The value in place of one that is to be replaced; "" empties the element."""
         match self._action(tag, vr):
             case Action.UID:
-                return "\\".join(self._pseudonyms.uid(single.strip(" \0")) for single in text.split("\\"))
+                return "\\".join(self._pseudonyms.uid(single) for single in text.split("\\"))
             case Action.SHIFT:
                 return shifted(vr, text, self._days)
             case Action.CLEAN:
@@ -146,9 +121,7 @@ class Profile:
                 return cleaned(vr, text) or _DUMMIES[vr]
             case Action.PATIENT:
                 # Items may speak of another patient by another identifier; names have none beside them.
-                stripped = text.strip(" \0")
-                known_by = stripped if tag == PATIENT_ID else self._patient_id
-                return self._pseudonyms.patient(known_by) if stripped else ""
+                return self._pseudonyms.patient(text if tag == PATIENT_ID else self._patient_id) if text else ""
             case _:
                 return _DUMMIES[vr]
 
@@ -166,7 +139,7 @@ class Profile:
         return (
             Addition(_PATIENT_IDENTITY_REMOVED, "CS", "YES"),
             Addition(_DEIDENTIFICATION_METHOD, "LO", "\\".join(method.meaning for method in codes)),
-            Addition(_DEIDENTIFICATION_METHOD_CODE_SEQUENCE, "SQ", items=items),
+            Addition(_DEIDENTIFICATION_METHOD_CODE_SEQUENCE, "SQ", items),
             Addition(_LONGITUDINAL_TEMPORAL_INFORMATION_MODIFIED, "CS", _TEMPORAL_INFORMATION[self._options.dates]),
         )
 

@@ -57,7 +57,7 @@ def shifted(vr: str, text: str, days: int) -> str:
     """A DA or DT value so many days later, at the precision that it has; "" for what is no date, or leaves the
     calendar. ACR-NEMA's YYYY.MM.DD becomes YYYYMMDD.
     """
-    return "\\".join(_shifted(vr, single.strip(" \0"), days) for single in text.split("\\"))
+    return "\\".join(_shifted(vr, single, days) for single in text.split("\\"))
 
 
 def _shifted(vr: str, text: str, days: int) -> str:

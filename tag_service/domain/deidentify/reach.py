@@ -14,10 +14,14 @@ _MODALITY: Final = 0x00080060
 _BODY_PART_EXAMINED: Final = 0x00180015
 _BURNED_IN_ANNOTATION: Final = 0x00280301
 _RECOGNIZABLE_VISUAL_FEATURES: Final = 0x00280302
-# The attributes of the data set that say something about it.
-TAGS: Final = frozenset(
-    {_SOP_CLASS_UID, _MODALITY, _BODY_PART_EXAMINED, _BURNED_IN_ANNOTATION, _RECOGNIZABLE_VISUAL_FEATURES}
-)
+# The attributes of the data set that say something about it, each with its VR.
+TAGS: Final = {
+    _SOP_CLASS_UID: "UI",
+    _MODALITY: "CS",
+    _BODY_PART_EXAMINED: "CS",
+    _BURNED_IN_ANNOTATION: "CS",
+    _RECOGNIZABLE_VISUAL_FEATURES: "CS",
+}
 
 # Machines that write the patient's name into the picture, and what people photograph, film or scan (PS3.3 C.7.3.1.1.1).
 _BURNS_IN: Final = frozenset(
@@ -65,7 +69,7 @@ class Reach:
 
 
 def reach_of(header: Mapping[int, str], *, has_pixels: bool) -> Reach:
-    """The reach in a file that has these values, without padding, of TAGS."""
+    """The reach in a file that has these values of TAGS."""
     modality = _code(header, _MODALITY)
     burned_in = _code(header, _BURNED_IN_ANNOTATION)
     recognizable = _code(header, _RECOGNIZABLE_VISUAL_FEATURES)
@@ -87,5 +91,5 @@ def reach_of(header: Mapping[int, str], *, has_pixels: bool) -> Reach:
 
 def _code(header: Mapping[int, str], tag: int) -> str:
     """A value of VR CS, "" for one that is none: it is passed on beside the file, where nothing else may stand."""
-    text = header.get(tag, "").strip(" \0")
+    text = header.get(tag, "")
     return text if len(text) <= _MAX_CODE_CHARACTERS and text.isascii() and text.replace("_", "").isalnum() else ""

@@ -15,6 +15,7 @@ from tag_service.domain.limits import Limits
 from tag_service.use_cases.feeding import INLINE_BYTES, feed, in_worker
 from tag_service.use_cases.modifying import Modifying
 from tag_service.use_cases.reading import read_all_tags, read_tags, validate
+from tag_service.use_cases.rewriting import Rewriting
 from tests.unit.tag_service.building import EXPLICIT_LITTLE, Writer, plain, read
 from tests.unit.tag_service.tokens import bytes_of, cut
 
@@ -55,9 +56,14 @@ class Stalled(Upload):
         await asyncio.sleep(3600)
 
 
-async def size_of(modifying, upload):
+def begin(**edits):
+    """The rewriter for these edits."""
+    return Modifying(LIMITS).begin(Edits(**edits))
+
+
+async def size_of(rewriting, upload):
     """Has a file edited; the size of what comes back."""
-    async with modifying.edited(upload, Edits()) as edited:
+    async with rewriting.written(upload, begin()) as edited:
         await asyncio.sleep(0)
         return edited.size_bytes
 
@@ -121,9 +127,9 @@ async def test_a_file_is_read_to_its_end_to_be_checked():
 
 async def test_an_edited_file_comes_with_size_and_digest():
     """The parts are the edited file, and its size and SHA-256 are known before the first of them is given."""
-    modifying = Modifying(LIMITS, max_bytes=1_000_000, wait_seconds=1)
+    rewriting = Rewriting(max_bytes=1_000_000, wait_seconds=1)
     upload = Upload(cut(EXPLICIT.file(*plain(EXPLICIT)[:8], EXPLICIT.element(0x7FE00010, "OW", bytes(600_000))), 9000))
-    async with modifying.edited(upload, Edits(patient_id="MRN9")) as edited:
+    async with rewriting.written(upload, begin(patient_id="MRN9")) as edited:
         pieces = list(edited.parts)
     data = b"".join(pieces)
     assert read(data).PatientID == "MRN9"
@@ -135,10 +141,10 @@ async def test_a_file_is_given_while_it_comes_in():
     """Once the header is in, what is read is given, and little of the file is held."""
     header = EXPLICIT.file(*plain(EXPLICIT)[:8]) + EXPLICIT.header(0x7FE00010, "OW", 9_000_000)
     upload = Upload([*cut(header, 500), *[bytes(200_000)] * 45])
-    modifying = Modifying(LIMITS, max_bytes=100_000, wait_seconds=0.1)
+    rewriting = Rewriting(max_bytes=100_000, wait_seconds=0.1)
     asked = []
     pieces = []
-    async with aclosing(modifying.streamed(upload, Edits(patient_id="MRN9"))) as stream:
+    async with aclosing(rewriting.streamed(upload, begin(patient_id="MRN9"))) as stream:
         async for piece in stream:
             pieces.append(piece)
             asked.append(upload.asked)
@@ -150,8 +156,8 @@ async def test_a_file_is_given_while_it_comes_in():
 async def test_a_file_that_breaks_off_amid_its_pixels_ends_in_an_error():
     """What was given of it is not followed by a clean end."""
     header = EXPLICIT.file(*plain(EXPLICIT)[:8]) + EXPLICIT.header(0x7FE00010, "OW", 9_000_000)
-    modifying = Modifying(LIMITS, max_bytes=1_000_000, wait_seconds=1)
-    async with aclosing(modifying.streamed(Upload([header, bytes(1_000_000)]), Edits())) as stream:
+    rewriting = Rewriting(max_bytes=1_000_000, wait_seconds=1)
+    async with aclosing(rewriting.streamed(Upload([header, bytes(1_000_000)]), begin())) as stream:
         assert sum([len(await anext(stream)) for _ in range(4)]) > 1_000_000
         with pytest.raises(ServiceError) as raised:
             await anext(stream)
@@ -161,37 +167,33 @@ async def test_a_file_that_breaks_off_amid_its_pixels_ends_in_an_error():
 async def test_headers_that_are_held_take_up_room():
     """A header that comes in slowly is counted; when there is no room for it, it is told to come again."""
     header = EXPLICIT.file(*plain(EXPLICIT)[:8])
-    modifying = Modifying(LIMITS, max_bytes=len(header) + 50, wait_seconds=0.05)
-    first = asyncio.create_task(size_of(modifying, Stalled(header)))
+    rewriting = Rewriting(max_bytes=len(header) + 50, wait_seconds=0.05)
+    first = asyncio.create_task(size_of(rewriting, Stalled(header)))
     await asyncio.sleep(0.01)
     with pytest.raises(ServiceError) as raised:
-        async with aclosing(modifying.streamed(Upload(cut(header, 100)), Edits())) as stream:
+        async with aclosing(rewriting.streamed(Upload(cut(header, 100)), begin())) as stream:
             assert [piece async for piece in stream] == []
     assert raised.value.reason is Reason.OVERLOADED
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
 
 
-async def test_wrong_edits_are_told_before_the_file_is_read():
-    """Nothing of the file is asked for when the edits are wrong already."""
-    upload = Upload([EXPLICIT.file(*plain(EXPLICIT))])
-    modifying = Modifying(LIMITS, max_bytes=1_000_000, wait_seconds=1)
+def test_wrong_edits_are_told_before_there_is_a_file():
+    """Edits that are wrong already get no rewriter."""
     with pytest.raises(InvalidFieldError):
-        async with modifying.edited(upload, Edits(study_date="yesterday")):
-            pass
-    assert upload.asked == 0
+        begin(study_date="yesterday")
 
 
 async def test_files_that_are_edited_take_up_room_until_they_are_taken():
     """One too many waits, then is told to come again; room that is given back is taken."""
     data = EXPLICIT.file(*plain(EXPLICIT))
-    modifying = Modifying(LIMITS, max_bytes=len(data) + 100, wait_seconds=0.05)
-    async with modifying.edited(Upload([data]), Edits()):
+    rewriting = Rewriting(max_bytes=len(data) + 100, wait_seconds=0.05)
+    async with rewriting.written(Upload([data]), begin()):
         with pytest.raises(ServiceError) as raised:
-            async with modifying.edited(Upload(cut(data, 90)), Edits()):
+            async with rewriting.written(Upload(cut(data, 90)), begin()):
                 pass
         assert (raised.value.reason, raised.value.retry_after) == (Reason.OVERLOADED, 5)
-        waiting = asyncio.create_task(size_of(modifying, Upload(cut(data, 90))))
+        waiting = asyncio.create_task(size_of(rewriting, Upload(cut(data, 90))))
         await asyncio.sleep(0.01)
         assert not waiting.done()
     assert await waiting > 0
@@ -200,10 +202,10 @@ async def test_files_that_are_edited_take_up_room_until_they_are_taken():
 async def test_senders_who_stand_still_keep_nobody_out():
     """Files that have begun to come take up what came of them, and no place."""
     data = EXPLICIT.file(*plain(EXPLICIT))
-    modifying = Modifying(LIMITS, max_bytes=2 * len(data), wait_seconds=0.05)
-    still = [asyncio.create_task(size_of(modifying, Stalled(data[:20]))) for _ in range(10)]
+    rewriting = Rewriting(max_bytes=2 * len(data), wait_seconds=0.05)
+    still = [asyncio.create_task(size_of(rewriting, Stalled(data[:20]))) for _ in range(10)]
     await asyncio.sleep(0.01)
-    assert await size_of(modifying, Upload([data])) > 0
+    assert await size_of(rewriting, Upload([data])) > 0
     for task in still:
         task.cancel()
     await asyncio.gather(*still, return_exceptions=True)
@@ -212,18 +214,18 @@ async def test_senders_who_stand_still_keep_nobody_out():
 async def test_of_files_that_have_no_room_together_the_first_comes_to_its_end():
     """However many come in at once and fill the room with their beginnings, none keeps all from being edited."""
     data = EXPLICIT.file(*plain(EXPLICIT))
-    modifying = Modifying(LIMITS, max_bytes=len(data) + 100, wait_seconds=5)
-    sizes = await asyncio.gather(*(size_of(modifying, Upload(cut(data, 50))) for _ in range(10)))
+    rewriting = Rewriting(max_bytes=len(data) + 100, wait_seconds=5)
+    sizes = await asyncio.gather(*(size_of(rewriting, Upload(cut(data, 50))) for _ in range(10)))
     assert all(sizes)
 
 
 @pytest.mark.parametrize("broken", [b"no DICOM at all " * 99, b""])
 async def test_a_failed_edit_gives_its_place_back(broken):
     """A file that cannot be edited, or an upload that breaks, does not take up its place for ever."""
-    modifying = Modifying(LIMITS, max_bytes=2000, wait_seconds=0.05)
+    rewriting = Rewriting(max_bytes=2000, wait_seconds=0.05)
     for _ in range(3):
         with pytest.raises(ServiceError) as raised:
-            async with modifying.edited(Upload([broken] if broken else []), Edits()):
+            async with rewriting.written(Upload([broken] if broken else []), begin()):
                 pass
         assert raised.value.reason is (Reason.NOT_DICOM if broken else Reason.EMPTY_FILE)
 

@@ -1,0 +1,89 @@
+"""Rewriting a file while it streams, or holding what comes of it for a caller who cannot take it before all is sent."""
+
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from tag_service.domain.rewrite import Rewriter
+from tag_service.use_cases.feeding import feed, in_worker, opened
+from tag_service.use_cases.room import Room
+
+# Messages of this size pass gRPC fastest. Smaller pieces are joined; those of up to a MiB stay the objects they are.
+_PIECE_BYTES: Final = 256 * 1024
+_MAX_PIECE_BYTES: Final = 4 * _PIECE_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenFile:
+    """A rewritten file, its size in bytes and its SHA-256 in hex."""
+
+    parts: tuple[bytes, ...]
+    size_bytes: int
+    sha256: str
+
+
+class Rewriting:
+    """Rewrites files. What is held of them all, their headers and what is kept for a caller, takes up at most
+    `max_bytes`; a file that finds no room waits at most `wait_seconds`.
+    """
+
+    def __init__(self, *, max_bytes: int, wait_seconds: float) -> None:
+        self._room = Room(max_bytes, wait_seconds=wait_seconds)
+
+    async def streamed(self, chunks: AsyncIterable[bytes], rewriter: Rewriter) -> AsyncGenerator[bytes, None]:
+        """The rewritten file in pieces that are good to send, while the file still comes in.
+
+        Raises OVERLOADED, what the rewriter raises, and what `chunks` raises: before the first piece for all that the
+        header shows, and instead of the rest of the file else.
+        """
+        with self._room.share() as share:
+            async with opened(chunks) as iterator:
+                async for chunk in iterator:
+                    for piece in _to_send(await feed(rewriter, chunk)):
+                        yield piece
+                    if share.size_bytes != rewriter.held_bytes:
+                        await share.resize(rewriter.held_bytes)
+            for piece in _to_send(await in_worker(rewriter.close)):
+                yield piece
+
+    @asynccontextmanager
+    async def written(self, chunks: AsyncIterable[bytes], rewriter: Rewriter) -> AsyncGenerator[WrittenFile, None]:
+        """The rewritten file, held as a whole until the context is left. Raises as `streamed`."""
+        parts: list[bytes] = []
+        size = 0
+        digest = hashlib.sha256()
+        with self._room.share() as share:
+
+            async def keep(pieces: list[bytes]) -> None:
+                nonlocal size
+                for piece in _to_send(pieces):
+                    parts.append(piece)
+                    size += len(piece)
+                    digest.update(piece)
+                await share.resize(size + rewriter.held_bytes)
+
+            async with opened(chunks) as iterator:
+                async for chunk in iterator:
+                    await keep(await feed(rewriter, chunk))
+            await keep(await in_worker(rewriter.close))
+            share.settle()
+            yield WrittenFile(tuple(parts), size, digest.hexdigest())
+
+
+def _to_send(pieces: list[bytes]) -> Iterator[bytes]:
+    """The same bytes in pieces of a good size."""
+    if len(pieces) == 1 and len(pieces[0]) <= _MAX_PIECE_BYTES:
+        # Nearly always: a piece of bulk data, which need not be copied.
+        yield pieces[0]
+        return
+    joined = bytearray()
+    for piece in pieces:
+        for start in range(0, len(piece), _PIECE_BYTES):
+            joined += piece[start : start + _PIECE_BYTES]
+            if len(joined) >= _PIECE_BYTES:
+                yield bytes(joined)
+                joined.clear()
+    if joined:
+        yield bytes(joined)
