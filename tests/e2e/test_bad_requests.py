@@ -10,7 +10,7 @@ from tests.e2e.client import API, REGISTRY, Client, expect_error, form, violatio
 from tests.files import fresh_file
 
 MIB = 1024 * 1024
-UPLOADS = ["upload", "upload-multiple", "read-tags", "read-all-tags", "modify-tags", "validate"]
+UPLOADS = ["upload", "upload-multiple", "read-tags", "read-all-tags", "modify-tags", "deidentify", "validate"]
 
 
 def big_file(size: int) -> bytes:
@@ -45,7 +45,7 @@ async def test_another_content_type_is_refused(client: Client, method: str) -> N
 async def test_an_empty_raw_body_is_an_empty_file(client: Client) -> None:
     """No byte at all is an empty file."""
     headers = {"content-type": "application/dicom"}
-    for method in ("upload", "read-tags", "read-all-tags", "modify-tags"):
+    for method in ("upload", "read-tags", "read-all-tags", "modify-tags", "deidentify"):
         expect_error(await client.send("POST", f"{API}/{method}", content=b"", headers=headers), 400, "EMPTY_FILE")
 
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import struct
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -11,6 +12,9 @@ from pydicom import dcmread
 
 from tests.e2e.client import API, Client, expect_error, form, violations
 from tests.files import fresh_file, sample_bytes
+
+RAW = {"content-type": "application/dicom"}
+KEY_HEADER = {"x-deidentify-key": "k" * 40}
 
 
 async def post(client: Client, method: str, content: bytes, **params: str | list[str]) -> httpx.Response:
@@ -162,3 +166,42 @@ async def test_an_answer_too_large_for_http_is_told_so(client: Client) -> None:
     body = expect_error(answer, 400, "STRUCTURE_LIMIT")
     assert body["details"][0]["metadata"]["limit"] == "answer bytes"
     assert (await post(client, "read-tags", content)).json()["tags"]["PatientID"] == file.patient_id
+
+
+async def test_a_deidentified_file_comes_back(client: Client) -> None:
+    """A file comes back without what names the patient, headers say what its pixels may show, and the key is a header,
+    of which the same one makes the same file.
+    """
+    content = sample_bytes("CT_small.dcm")
+    params = {"dates": "SHIFT", "retain_patient_characteristics": "true"}
+    request: dict[str, Any] = {"params": params, "headers": KEY_HEADER}
+    answer = await client.send("POST", f"{API}/deidentify", files=form(("Compressed^Sample.dcm", content)), **request)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "application/dicom"
+    assert answer.headers["x-deidentify-key-source"] == "request"
+    assert answer.headers["x-deidentify-may-show-patient"] == "true"
+    assert answer.headers["x-deidentify-doubts"] == "BURNED_IN_ANNOTATION_UNKNOWN,FACE"
+    assert answer.headers["x-deidentify-modality"] == "CT"
+    assert "Sample" not in answer.headers["content-disposition"]
+    assert answer.headers["x-file-sha256"] == hashlib.sha256(answer.content).hexdigest()
+    before, after = dcmread(io.BytesIO(content)), dcmread(io.BytesIO(answer.content))
+    assert after.PatientIdentityRemoved == "YES"
+    assert (after.PatientSex, after.PixelData) == (before.PatientSex, before.PixelData)
+    for secret in (before.PatientID, str(before.PatientName), before.SOPInstanceUID, before.StudyDate):
+        assert secret.encode() not in answer.content
+    again = await client.send("POST", f"{API}/deidentify", content=content, **request | {"headers": RAW | KEY_HEADER})
+    assert again.content == answer.content
+
+
+async def test_the_key_of_deidentification_is_no_query_parameter(client: Client) -> None:
+    """A key in the URL is refused, and so is one that is too short, in neither case told again."""
+    content = sample_bytes("CT_small.dcm")
+    in_url = await post(client, "deidentify", content, key="k" * 40)
+    assert in_url.status_code == 400, in_url.text
+    assert "k" * 40 not in in_url.text
+    headers = {"x-deidentify-key": "tooshort"}
+    short = await client.send("POST", f"{API}/deidentify", files=form(("x.dcm", content)), headers=headers)
+    assert list(violations(expect_error(short, 400, "INVALID_FIELD"))) == ["x-deidentify-key"]
+    assert "tooshort" not in short.text
+    wrong = await post(client, "deidentify", content, dates="FORGET")
+    assert list(violations(expect_error(wrong, 400, "INVALID_FIELD"))) == ["dates"]

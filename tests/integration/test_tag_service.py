@@ -25,12 +25,14 @@ MIB = 1024 * 1024
 PIECE = 3 * MIB
 CT = (Path(pydicom.data.__file__).parent / "test_files" / "CT_small.dcm").read_bytes()
 DEADLINE = 20
+KEY = "the service's own key, of more than thirty-two characters"
 # What Envoy adds to a call that it makes out of an HTTP request.
 BY_HTTP = ("x-envoy-original-path", "/api/v1/dicom/modify-tags")
 REQUESTS = {
     "ReadTags": tag_service_pb2.ReadTagsRequest,
     "ReadAllTags": tag_service_pb2.ReadAllTagsRequest,
     "ModifyTags": tag_service_pb2.ModifyTagsRequest,
+    "DeidentifyFile": tag_service_pb2.DeidentifyFileRequest,
     "ValidateFile": tag_service_pb2.ValidateFileRequest,
 }
 assert error_details_pb2  # unpacking an Any needs its type to be imported
@@ -44,6 +46,7 @@ async def stack(tmp_path_factory):
         "MAX_FILES_IN_MEMORY": "1",
         "MEMORY_WAIT_SECONDS": "1",
         "UPLOAD_IDLE_SECONDS": "3",
+        "DEIDENTIFY_KEY": KEY,
     }
     folder = Path(tmp_path_factory.mktemp("tag_service"))
     async with Stack(folder, parts=("tag_service",), settings={"tag_service": settings}) as running:
@@ -215,7 +218,46 @@ async def test_a_file_is_checked(call):
     assert (text.is_dicom, text.is_valid, text.problems[-1].code) == (False, False, "NOT_DICOM")
 
 
-@pytest.mark.parametrize("method", ["ReadTags", "ReadAllTags", "ModifyTags"])
+async def test_a_deidentified_file_comes_back(call):
+    """What identifies is gone, the pixels are not; what is out of reach and whose key it was comes before the file,
+    which is named after nobody.
+    """
+    body, content_type = form(CT)
+    deidentify = call("DeidentifyFile", body, content_type=content_type, size=5000, dates="SHIFT", retain_uids=True)
+    metadata = dict(await deidentify.initial_metadata())
+    data = await whole(deidentify)
+    after, before = read(data), read(CT)
+    assert after.PatientName == after.PatientID != before.PatientID
+    assert after.StudyInstanceUID == before.StudyInstanceUID
+    assert after.StudyDate < before.StudyDate
+    assert after.PixelData == before.PixelData
+    assert metadata["x-deidentify-key-source"] == "setting"
+    assert metadata["x-deidentify-may-show-patient"] == "true"
+    assert metadata["x-deidentify-doubts"] == "BURNED_IN_ANNOTATION_UNKNOWN,FACE"
+    assert (metadata["x-deidentify-modality"], metadata["x-deidentify-burned-in-annotation"]) == ("CT", "")
+    assert metadata["content-disposition"].startswith('attachment; filename="deidentified.dcm"')
+    assert dict(await deidentify.trailing_metadata())["x-file-size"] == str(len(data))
+
+
+async def test_the_callers_key_comes_first(call):
+    """A key in the metadata makes other pseudonyms than the service's, the same each time; a wrong one is refused."""
+    headers = (("x-deidentify-key", "the caller's key, of more than thirty-two characters"),)
+    own, again = [await whole(call("DeidentifyFile", CT, headers=headers)) for _ in range(2)]
+    assert own == again
+    assert read(own).PatientID != read(await whole(call("DeidentifyFile", CT))).PatientID
+    error = await refusal(call("DeidentifyFile", CT, headers=(("x-deidentify-key", "short"),)))
+    assert error.reason is Reason.INVALID_FIELD
+    assert [violation.field for violation in error.violations] == ["x-deidentify-key"]
+    assert "short" not in error.message + error.violations[0].description
+
+
+async def test_a_wrong_option_is_told(call):
+    """What becomes of dates is one of three."""
+    error = await refusal(call("DeidentifyFile", CT, dates="FORGET"))
+    assert [violation.field for violation in error.violations] == ["dates"]
+
+
+@pytest.mark.parametrize("method", ["ReadTags", "ReadAllTags", "ModifyTags", "DeidentifyFile"])
 @pytest.mark.parametrize(
     ("data", "reason"),
     [

@@ -79,6 +79,7 @@ ROUTES = {
     "ris.tags.v1.TagService.ReadTags": ("post", f"{DICOM}/read-tags", "file", "", True, False),
     "ris.tags.v1.TagService.ReadAllTags": ("post", f"{DICOM}/read-all-tags", "file", "dicom_json", True, False),
     "ris.tags.v1.TagService.ModifyTags": ("post", f"{DICOM}/modify-tags", "file", "file", True, True),
+    "ris.tags.v1.TagService.DeidentifyFile": ("post", f"{DICOM}/deidentify", "file", "file", True, True),
     "ris.tags.v1.TagService.ValidateFile": ("post", f"{DICOM}/validate", "file", "", True, False),
     "ris.pacs.v1.StudyService.ListStudies": ("get", f"{DICOM}/studies", "", "", False, False),
     "ris.pacs.v1.StudyService.GetStudy": ("get", f"{DICOM}/studies/{{study_uid}}", "", "", False, False),
