@@ -6,6 +6,7 @@ from typing import Final
 
 from tag_service.domain.charset import DEFAULT
 from tag_service.domain.dictionary import PIXEL_DATA, PIXEL_TAGS, type_of_uid
+from tag_service.domain.fragment_rules import FragmentRules
 from tag_service.domain.numbers import numbers
 from tag_service.domain.problems import Finding, ProblemCode
 from tag_service.domain.text import text_of
@@ -82,6 +83,14 @@ _ENCAPSULATED: Final = Finding(
 _NOT_ENCAPSULATED: Final = Finding(
     ProblemCode.PIXEL_DATA_MISMATCH, "The transfer syntax encapsulates pixel data, but this is native.", "PS3.5 A.4"
 )
+_FEW_FRAGMENTS: Final = Finding(
+    ProblemCode.PIXEL_DATA_MISMATCH, "The pixel data has fewer fragments than the image has frames.", "PS3.5 A.4"
+)
+_OFFSET_TABLE: Final = Finding(
+    ProblemCode.PIXEL_DATA_MISMATCH, "The basic offset table has not one offset for each frame.", "PS3.5 A.4"
+)
+# MPEG and its successors, which put all frames into one stream of bits (PS3.5 A.4.5 to A.4.9).
+_VIDEO: Final = "1.2.840.10008.1.2.4.10"
 _SHORT: Final = Finding(ProblemCode.PIXEL_DATA_MISMATCH, "The pixel data is shorter than the image it is described as.")
 _LONG: Final = Finding(ProblemCode.PIXEL_DATA_MISMATCH, "The pixel data is longer than the image it is described as.")
 
@@ -96,7 +105,7 @@ class InstanceRules:
         self._filled: set[int] = set()
         self._pixel_tag = 0
         self._pixel_bytes = 0
-        self._is_encapsulated = False
+        self._fragments: FragmentRules | None = None
 
     def text(self, tag: int) -> str:
         """The text of one of the attributes that are kept, "" where it is absent."""
@@ -119,10 +128,10 @@ class InstanceRules:
         elif tag in _KEPT_NUMBERS and len(value) == 2:
             (self._numbers[tag],) = (int(number) for number in numbers("US", value, little=little))
 
-    def see_pixel_data(self, tag: int, length: int, *, is_encapsulated: bool) -> None:
-        """Pixel data of this length."""
+    def see_pixel_data(self, tag: int, length: int, fragments: FragmentRules | None) -> None:
+        """Pixel data of this length, native or of fragments."""
         if not self._pixel_tag:
-            self._pixel_tag, self._pixel_bytes, self._is_encapsulated = tag, length, is_encapsulated
+            self._pixel_tag, self._pixel_bytes, self._fragments = tag, length, fragments
 
     def check(self, transfer_syntax_uid: str, sop_class_uid: str) -> Iterator[tuple[int, Finding]]:
         """What is wrong with the instance, by the tag where it shows."""
@@ -135,7 +144,8 @@ class InstanceRules:
                 yield from self._check_module(module)
         if self._pixel_tag:
             yield from self._check_module(_IMAGE_PIXEL if self._pixel_tag == PIXEL_DATA else _FLOAT_IMAGE_PIXEL)
-            yield from self._check_pixel_data(transfer_syntax_uid)
+            for finding in self._check_pixel_data(transfer_syntax_uid):
+                yield self._pixel_tag, finding
 
     def has_lost_pixels(self) -> bool:
         """Whether the data set describes an image that is not there: a file cut between two elements looks whole."""
@@ -149,32 +159,40 @@ class InstanceRules:
             if tag not in self._seen:
                 yield tag, Finding(ProblemCode.ATTRIBUTE_MISSING, _ABSENT, module.paragraph)
 
-    def _check_pixel_data(self, transfer_syntax_uid: str) -> Iterator[tuple[int, Finding]]:
+    def _check_pixel_data(self, transfer_syntax_uid: str) -> Iterator[Finding]:
         if type_of_uid(transfer_syntax_uid) == "Transfer Syntax":
             is_native = transfer_syntax_uid in NATIVE
-            if is_native and self._is_encapsulated:
-                yield self._pixel_tag, _ENCAPSULATED
-            elif not is_native and not self._is_encapsulated:
-                yield self._pixel_tag, _NOT_ENCAPSULATED
-        described = self._described_bytes()
-        if described is None or self._is_encapsulated:
+            if is_native and self._fragments is not None:
+                yield _ENCAPSULATED
+            elif not is_native and self._fragments is None:
+                yield _NOT_ENCAPSULATED
+        frames = self._frames()
+        if frames is None:
             return
-        if self._pixel_bytes < described:
-            yield self._pixel_tag, _SHORT
-        elif self._pixel_bytes > described + described % 2:
-            yield self._pixel_tag, _LONG
+        if self._fragments is None:
+            yield from self._check_native(frames)
+        elif not transfer_syntax_uid.startswith(_VIDEO):
+            if self._fragments.fragments < frames:
+                yield _FEW_FRAGMENTS
+            if self._fragments.table_bytes not in {0, 4 * frames}:
+                yield _OFFSET_TABLE
 
-    def _described_bytes(self) -> int | None:
-        """The length of native pixel data by Rows, Columns and so on; None where they do not tell it."""
-        frames = self._texts.get(_FRAMES) or "1"
-        if self._numbers.keys() != _KEPT_NUMBERS or not (
-            frames.isascii() and frames.isdecimal() and len(frames) <= _MAX_DIGITS
-        ):
-            return None
-        pixels = self._numbers[_ROWS] * self._numbers[_COLUMNS] * int(frames)
+    def _check_native(self, frames: int) -> Iterator[Finding]:
+        if self._numbers.keys() != _KEPT_NUMBERS:
+            return
+        pixels = self._numbers[_ROWS] * self._numbers[_COLUMNS] * frames
         # In sixths, for colour may be sampled less often than pixels.
         sixths = 6 * self._numbers[_SAMPLES]
         if sixths == 18:
-            sixths = _SUBSAMPLED.get(self._texts.get(_PHOTOMETRIC, ""), sixths)
+            sixths = _SUBSAMPLED.get(self.text(_PHOTOMETRIC), sixths)
         # Bits are packed over the whole of the pixel data (PS3.5 8.1.1).
-        return -(-pixels * sixths * self._numbers[_BITS] // 48)
+        described = -(-pixels * sixths * self._numbers[_BITS] // 48)
+        if self._pixel_bytes < described:
+            yield _SHORT
+        elif self._pixel_bytes > described + described % 2:
+            yield _LONG
+
+    def _frames(self) -> int | None:
+        """How many frames there are, None where the file says nonsense."""
+        text = self.text(_FRAMES) or "1"
+        return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS else None

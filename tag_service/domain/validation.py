@@ -13,6 +13,7 @@ from tag_service.domain.charset import DEFAULT, SPECIFIC_CHARACTER_SET, Charsets
 from tag_service.domain.dictionary import PIXEL_DATA, PIXEL_TAGS, name_of_uid
 from tag_service.domain.element_rules import PrivateBlocks, check_element, check_length, check_vr
 from tag_service.domain.file_meta_rules import MEDIA_STORAGE_SOP_CLASS_UID, FileMetaRules
+from tag_service.domain.fragment_rules import FragmentRules
 from tag_service.domain.instance_rules import MODALITY, SEEN, SOP_CLASS_UID, SOP_INSTANCE_UID, InstanceRules
 from tag_service.domain.limits import Limits
 from tag_service.domain.order import MESSAGES, TagOrder
@@ -72,9 +73,7 @@ class Validator:
         self._root = _Scope(DEFAULT, little=True)
         self._scopes = [self._root]
         self._bulk_start = 0
-        # Of an encapsulated value, the last chunk is its delimiter.
-        self._is_encapsulated = False
-        self._last_chunk = b""
+        self._fragments: FragmentRules | None = None
 
     def passes_on(self, size: int) -> bool:
         """Whether a piece of this many bytes would lie in a bulk value, and so take next to no time."""
@@ -128,8 +127,8 @@ class Validator:
                 self._take_run(event, self._scopes[-1])
             elif event[0] != tokens.CHUNK:
                 self._take_token(event, self._scopes[-1])
-            elif self._is_encapsulated:
-                self._last_chunk = event[4]
+            elif self._fragments is not None:
+                self._fragments.add(event[4])
 
     def _take_run(self, run: Run, scope: _Scope) -> None:
         if self._tokenizer.problems_left_out > _MAX_LEFT_OUT:
@@ -172,7 +171,7 @@ class Validator:
                 self._note_all(tag, scope.blocks.check(tag, vr))
             self._note_all(tag, check_vr(tag, vr))
             self._bulk_start = offset + len(header)
-            self._is_encapsulated = kind == tokens.FRAGMENTS
+            self._fragments = FragmentRules(little=scope.little) if kind == tokens.FRAGMENTS else None
         elif kind == tokens.BULK_END:
             self._end_bulk(tag, offset - self._bulk_start, scope)
         elif kind == tokens.ITEM_BEGIN:
@@ -193,15 +192,12 @@ class Validator:
             self._note(tag, Finding(code, MESSAGES[code]))
 
     def _end_bulk(self, tag: int, length: int, scope: _Scope) -> None:
-        if self._is_encapsulated:
-            self._check_delimiter(tag, self._last_chunk)
-        else:
-            self._note_all(tag, check_length(length))
+        self._note_all(tag, self._fragments.end() if self._fragments else check_length(length))
         if scope is self._root and tag in PIXEL_TAGS:
-            self._instance.see_pixel_data(tag, length, is_encapsulated=self._is_encapsulated)
+            self._instance.see_pixel_data(tag, length, self._fragments)
         elif scope is self._root and tag in SEEN:
             self._instance.see(tag, "UN", b"?", little=True)
-        self._is_encapsulated = False
+        self._fragments = None
 
     def _check_delimiter(self, tag: int, delimiter: bytes) -> None:
         if delimiter[4:8].strip(b"\0"):

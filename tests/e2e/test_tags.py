@@ -108,6 +108,11 @@ async def test_a_file_is_judged(client: Client) -> None:
     cut = (await post(client, "validate", sample_bytes("CT_small.dcm")[:-10])).json()
     assert (cut["is_dicom"], cut["is_valid"]) == (True, False)
     assert "TRUNCATED_FILE" in [problem["code"] for problem in cut["problems"]]
+    assert all(problem["rule"] for problem in [*text["problems"], *cut["problems"]])
+    nameless = (await post(client, "validate", fresh_file(PatientName=None).content)).json()
+    assert [(problem["severity"], problem["tag"], problem["rule"]) for problem in nameless["problems"]] == [
+        ("warning", "(0010,0010)", "PS3.3 C.7.1.1")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """Between the messages and the domain."""
 
+import dataclasses
+
 import pytest
 
 from ris.tags.v1 import dicom_tags_pb2, tag_service_pb2
 from service_runtime.errors import Reason
 from tag_service.api.mapping import content_disposition, edits_from, header_to_proto, verdict_to_proto
+from tag_service.domain.chosen import ChosenAttribute
 from tag_service.domain.dicom_tags import FIELDS, DicomTags, Header
 from tag_service.domain.dictionary import entry_of
 from tag_service.domain.edits import Edits
@@ -39,6 +42,22 @@ def test_every_attribute_has_its_own_field():
     tags = header_to_proto(Header(DicomTags(**values), ())).tags
     by_keyword = {field.json_name: getattr(tags, field.name) for field in dicom_tags_pb2.DicomTags.DESCRIPTOR.fields}
     assert by_keyword == {entry_of(tag)[3]: values[name] for tag, name in FIELDS.items()}
+
+
+def test_chosen_attributes_keep_what_they_say():
+    """Every field of an attribute that was chosen arrives, in the order given."""
+    chosen = [
+        ChosenAttribute("Rows", "(0028,0010)", "US", "512", is_present=True),
+        ChosenAttribute("(0040,0275)", "(0040,0275)", "SQ", is_present=True, item_count=2),
+        ChosenAttribute("PixelData", "(7FE0,0010)", "OW", is_present=True, size_bytes=5_000_000_000),
+        ChosenAttribute("StudyID"),
+    ]
+    attributes = header_to_proto(Header(DicomTags(), ()), chosen).attributes
+    names = [field.name for field in dataclasses.fields(ChosenAttribute)]
+    assert names == [field.name for field in tag_service_pb2.Attribute.DESCRIPTOR.fields]
+    assert [{name: getattr(attribute, name) for name in names} for attribute in attributes] == [
+        dataclasses.asdict(attribute) for attribute in chosen
+    ]
 
 
 def test_problems_keep_what_they_say():

@@ -232,6 +232,13 @@ def test_a_private_attribute_is_found_in_whatever_block_its_creator_has():
     assert not one(data, '(0029,"ACME",11)').is_present
 
 
+def test_known_private_attributes_have_their_vr():
+    """Where the file says no VR, the dictionary of private creators does."""
+    private = IMPLICIT.text(0x00290010, "LO", "SIEMENS CSA HEADER") + IMPLICIT.text(0x00291008, "CS", "IMAGE NUM 4")
+    found = one(IMPLICIT.file(*plain(IMPLICIT)[:8], private), '(0029,"SIEMENS CSA HEADER",08)')
+    assert (found.vr, found.value, found.tag) == ("CS", "IMAGE NUM 4", "(0029,1008)")
+
+
 def test_bulk_comes_as_a_length():
     """Binary, long and impossible values come without a value and with their length; empty ones with neither."""
     fragments = EXPLICIT.header(PIXELS, "OB", 0xFFFFFFFF) + EXPLICIT.tag(0xFFFEE000, 0) + EXPLICIT.tag(0xFFFEE000, 6)

@@ -10,11 +10,13 @@ from contextlib import aclosing
 import pytest
 
 from service_runtime.errors import InvalidFieldError, Reason, ServiceError
+from tag_service.domain.chosen import choose
 from tag_service.domain.edits import Edits
 from tag_service.domain.limits import Limits
+from tag_service.use_cases import reading as reading_module
 from tag_service.use_cases.feeding import INLINE_BYTES, feed, in_worker
 from tag_service.use_cases.modifying import Modifying
-from tag_service.use_cases.reading import read_all_tags, read_tags, validate
+from tag_service.use_cases.reading import read_all_tags, read_chosen_tags, read_tags, validate
 from tag_service.use_cases.rewriting import Rewriting
 from tests.unit.tag_service.building import EXPLICIT_LITTLE, Writer, plain, read
 from tests.unit.tag_service.tokens import bytes_of, cut
@@ -100,6 +102,33 @@ async def test_only_what_may_take_long_is_read_in_a_worker():
     assert await feed(Noting(0), bytes(INLINE_BYTES + 1)) is not here
     assert await feed(Noting(10**6), bytes(10**6)) is here
     assert await feed(Noting(10**6 - 1), bytes(10**6)) is not here
+
+
+@pytest.mark.parametrize("size", [500, 5000, 100_000])
+async def test_chosen_tags_are_read_without_waiting_for_the_pixel_data(size):
+    """R2: once what was chosen is in, the length of the pixel data too, the upload is let go of."""
+    header = EXPLICIT.file(*plain(EXPLICIT)[:8]) + EXPLICIT.header(0x7FE00010, "OW", 50_000_000)
+    upload = Upload([*cut(header, size), bytes(1000), bytes(1000), bytes(1000)])
+    header_read, (name, pixels) = await read_chosen_tags(upload, choose(["PatientName", "PixelData"]), LIMITS)
+    assert header_read.tags.patient_id == "MRN7"
+    assert (name.value, pixels.size_bytes) == ("Roe^Richard", 50_000_000)
+    assert upload.asked <= len(cut(header, size)) + 2
+    assert upload.closed
+
+
+async def test_chosen_tags_that_make_too_long_an_answer_are_refused(monkeypatch):
+    """R8: what many long values come to is bounded, and the refusal says what to do."""
+    monkeypatch.setattr(reading_module, "_ANSWER_BYTES", 30_000)
+    tags = [0x00204000, 0x00324000, 0x00404000]
+    comments = [EXPLICIT.text(tag, "LT", "x" * 5000) for tag in tags]
+    paths = [f"({tag >> 16:04X},{tag & 0xFFFF:04X})" for tag in tags]
+    data = EXPLICIT.file(*plain(EXPLICIT)[:8], *comments)
+    _, found = await read_chosen_tags(Upload([data]), choose(paths[:2]), LIMITS)
+    assert [len(attribute.value) for attribute in found] == [5000, 5000]
+    with pytest.raises(ServiceError) as raised:
+        await read_chosen_tags(Upload([data]), choose(paths), LIMITS)
+    assert raised.value.reason is Reason.STRUCTURE_LIMIT
+    assert raised.value.metadata["limit"] == "answer bytes"
 
 
 async def test_all_tags_are_json_in_utf8():
