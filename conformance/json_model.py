@@ -30,7 +30,7 @@ _STANDARD_VRS: Final = (
 )
 
 
-def compare(text: str, nodes: list[Node], *, explicit: bool, little: bool) -> Iterator[Difference]:
+def compare(text: str | bytes, nodes: list[Node], *, explicit: bool, little: bool) -> Iterator[Difference]:
     """What the JSON says otherwise than the bytes: the attributes, their VRs, their items and values.
 
     Text that is not ASCII is only looked for: what it has to be, the comparison of the 20 attributes tells.

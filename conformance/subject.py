@@ -47,13 +47,13 @@ def tags_of(data: bytes) -> DicomTags:
     return reader.header().tags
 
 
-def json_of(data: bytes) -> str:
+def json_of(data: bytes) -> bytes:
     """All attributes as the DICOM JSON model. Raises ServiceError."""
     writer = JsonWriter(LIMITS)
     for piece in pieces(data):
         writer.feed(piece)
     writer.close()
-    return writer.text()
+    return writer.data()
 
 
 def rewritten(data: bytes, **edits: str) -> bytes:

@@ -19,13 +19,14 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from tag_service.domain import tokens
 from tag_service.domain.charset import DEFAULT, SPECIFIC_CHARACTER_SET, Charsets, charsets_of
 from tag_service.domain.dictionary import entry_of, is_private_creator
-from tag_service.domain.limits import Limits
+from tag_service.domain.json_output import JsonOutput
+from tag_service.domain.limits import MIB, Limits
 from tag_service.domain.numbers import NUMBERS, SIZES, numbers, tags
 from tag_service.domain.text import text_of
 from tag_service.domain.tokenizer import Tokenizer
@@ -33,112 +34,146 @@ from tag_service.domain.tokens import Event, Run, Token
 from tag_service.domain.vr import BULK_VRS, SINGLE_VALUED_VRS, VRS
 
 INLINE_BYTES: Final = 1024
+# Envoy takes an answer of 32 MiB, and its framing.
+ANSWER_BYTES: Final = 32 * MIB - 1024
 _PIXEL_REPRESENTATION: Final = 0x00280103
 _MAX_EXACT: Final = 1 << 53
 _INTEGER: Final = re.compile(r"[+-]?\d{1,18}")
 _DECIMAL: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?")
+# Numbers, divided as in a file, that JSON (RFC 8259 6) writes the same, and that any reader of it can hold.
+_JSON_NUMBER: Final = r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,15})?(?:[eE][+-]?[0-9]{1,2})?"
+_JSON_NUMBERS: Final = re.compile(rf"(?:{_JSON_NUMBER})?+(?:\\(?:{_JSON_NUMBER})?+)*+")
+_NUMBER_STRING_VRS: Final = frozenset({"DS", "IS"})
+_STRING_VRS: Final = VRS - BULK_VRS - NUMBERS.keys() - {"AT", "DS", "IS", "PN", "SQ"}
+_BACKSLASH: Final = "\\"
+_string: Final[Callable[[str], str]] = json.JSONEncoder(ensure_ascii=False).encode
+# Where there is no value, by VR; save where that depends on more.
+_EMPTY: Final = {vr: f'{{"vr":"{vr}"}}' for vr in VRS - {"UN", "US"}}
+# What other values depend on.
+_TELLING: Final = frozenset({SPECIFIC_CHARACTER_SET, _PIXEL_REPRESENTATION})
 _PN_GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
 
 
 @dataclass(slots=True)
-class _Object:
-    """A data set or item that is being written: its attributes as JSON, and what its values depend on."""
+class _Scope:
+    """What the values of a data set or item depend on."""
 
     charsets: Charsets = DEFAULT
     is_signed: bool = False
     little: bool = True
-    attributes: dict[int, str] = field(default_factory=dict)
-
-    def add(self, tag: int, text: str) -> None:
-        if tag & 0xFFFF:
-            self.attributes.setdefault(tag, text)
-
-    def text(self) -> str:
-        """In ascending order of the names (F.2.2)."""
-        return "{" + ",".join(f'"{tag:08X}":{text}' for tag, text in sorted(self.attributes.items())) + "}"
 
 
 @dataclass(slots=True)
 class _Sequence:
-    tag: int
     little: bool
-    items: list[str] = field(default_factory=list)
+    item_count: int = 0
 
 
 class JsonWriter:
-    """Feed it the whole file, close it, then ask for its `text`."""
+    """Feed it the whole file, close it, then ask for its `data`. Every call raises what the tokenizer does, and
+    STRUCTURE_LIMIT once the JSON would be longer than `max_bytes`.
+    """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, max_bytes: int = ANSWER_BYTES) -> None:
         self._tokenizer = Tokenizer(limits)
+        self._output = JsonOutput(max_bytes)
         # The VR of a value that comes in chunks, and its offset.
         self._bulk = ("", 0)
-        self._objects = [_Object()]
+        self._scopes = [_Scope()]
         self._sequences: list[_Sequence] = []
+        # Inside a sequence that does not count: how many sequences have begun, it included.
+        self._passing_over = 0
 
     def passes_on(self, size: int) -> bool:
         """Whether a piece of this many bytes would lie in a bulk value, and so take next to no time."""
         return self._tokenizer.bulk_left >= size
 
     def feed(self, data: bytes) -> None:
-        """Takes in a piece. Raises what the tokenizer does."""
+        """Takes in a piece."""
         self._take(self._tokenizer.feed(data))
 
     def close(self) -> None:
-        """Takes in the end of the file. Raises what the tokenizer does."""
+        """Takes in the end of the file."""
         self._take(self._tokenizer.close())
 
-    def text(self) -> str:
-        """The data set as a JSON object."""
-        return self._objects[0].text()
+    def data(self) -> bytes:
+        """The data set as a JSON object, in UTF-8; to be asked for once."""
+        return self._output.finish()
 
     def _take(self, stream: Iterator[Event]) -> None:
-        objects = self._objects
         for event in stream:
-            if isinstance(event, Run):
-                current = objects[-1]
-                for tag, vr, _, start, stop in event.elements:
-                    self._element(current, tag, vr, event.buffer[start:stop], event.base + start)
+            if self._passing_over:
+                self._pass_over(event)
+            elif isinstance(event, Run):
+                self._take_run(event, self._scopes[-1])
             elif event[0] != tokens.CHUNK:
-                self._take_token(event, objects[-1])
+                self._take_token(event, self._scopes[-1])
 
-    def _take_token(self, token: Token, current: _Object) -> None:
-        objects, sequences = self._objects, self._sequences
+    def _pass_over(self, event: Event) -> None:
+        if not isinstance(event, Run):
+            self._passing_over += (event[0] == tokens.SEQUENCE) - (event[0] == tokens.SEQUENCE_END)
+
+    def _take_run(self, run: Run, scope: _Scope) -> None:
+        written_tags, texts = [], []
+        buffer, base, last = run.buffer, run.base, self._output.last_tag
+        for tag, vr, _, start, stop in run.elements:
+            if tag not in _TELLING:
+                if not tag & 0xFFFF or (tag <= last and self._output.holds(tag)):
+                    continue
+                if start == stop and vr in _EMPTY:
+                    text = _EMPTY[vr]
+                elif vr in _STRING_VRS or vr in _NUMBER_STRING_VRS:
+                    text = _text_attribute(vr, text_of(buffer[start:stop], vr, scope.charsets).text)
+                else:
+                    text = self._element(scope, tag, vr, buffer[start:stop], base + start)
+            else:
+                text = self._element(scope, tag, vr, buffer[start:stop], base + start)
+            written_tags.append(tag)
+            texts.append(text)
+        self._output.add_all(written_tags, texts)
+
+    def _take_token(self, token: Token, scope: _Scope) -> None:
         kind, tag, vr, header, _, offset = token
         if kind in {tokens.BULK, tokens.FRAGMENTS}:
             self._bulk = _known(vr), offset + len(header)
         elif kind == tokens.BULK_END:
             vr, start = self._bulk
-            current.add(tag, _left_out(vr, start, offset - start))
+            if tag & 0xFFFF:
+                self._output.add(tag, _left_out(vr, start, offset - start))
         elif kind == tokens.SEQUENCE:
-            sequences.append(_Sequence(tag, current.little or vr == "UN"))
+            if tag & 0xFFFF and self._output.begin_sequence(tag):
+                self._sequences.append(_Sequence(scope.little or vr == "UN"))
+            else:
+                self._passing_over = 1
         elif kind == tokens.ITEM_BEGIN:
-            objects.append(_Object(current.charsets, current.is_signed, sequences[-1].little))
+            sequence = self._sequences[-1]
+            self._scopes.append(_Scope(scope.charsets, scope.is_signed, sequence.little))
+            self._output.begin_item(sequence.item_count)
+            sequence.item_count += 1
         elif kind == tokens.ITEM_END:
-            sequences[-1].items.append(objects.pop().text())
+            self._scopes.pop()
+            self._output.end_item()
         elif kind == tokens.SEQUENCE_END:
-            sequence = sequences.pop()
-            current.add(sequence.tag, _with_values("SQ", sequence.items))
+            self._output.end_sequence(self._sequences.pop().item_count)
         elif kind == tokens.DATA_SET:
-            current.little = self._tokenizer.encoding.little_endian
+            scope.little = self._tokenizer.encoding.little_endian
 
-    def _element(self, current: _Object, tag: int, vr: str, value: bytes, offset: int) -> None:
+    def _element(self, scope: _Scope, tag: int, vr: str, value: bytes, offset: int) -> str:
         if tag == SPECIFIC_CHARACTER_SET:
-            current.charsets = charsets_of(value)
-            current.add(tag, '{"vr":"CS","Value":["ISO_IR 192"]}')
-            return
-        little = current.little
-        if vr == "UN":
+            scope.charsets = charsets_of(value)
+            return '{"vr":"CS","Value":["ISO_IR 192"]}'
+        little = scope.little
+        if vr == "UN" and self._tokenizer.encoding.explicit:
             # Whoever wrote UN kept the value as implicit VR little endian (PS3.5 6.2.2).
             vr, little = _standard_vr(tag), True
-        elif vr == "US" and not self._tokenizer.encoding.explicit and current.is_signed and _may_be_signed(tag):
+        elif vr == "US" and not self._tokenizer.encoding.explicit and scope.is_signed and _may_be_signed(tag):
             vr = "SS"
         if tag == _PIXEL_REPRESENTATION:
-            current.is_signed = value[:2].strip(b"\0") == b"\x01"
+            scope.is_signed = value[:2].strip(b"\0") == b"\x01"
         vr = _known(vr)
         if (vr in BULK_VRS and len(value) > INLINE_BYTES) or len(value) % SIZES.get(vr, 1):
-            current.add(tag, _left_out(vr, offset, len(value)))
-        else:
-            current.add(tag, _attribute(vr, value, current.charsets, little=little))
+            return _left_out(vr, offset, len(value))
+        return _attribute(vr, value, scope.charsets, little=little)
 
 
 def _standard_vr(tag: int) -> str:
@@ -167,11 +202,19 @@ def _attribute(vr: str, value: bytes, charsets: Charsets, *, little: bool) -> st
     if vr == "AT":
         return _with_values(vr, [f'"{tag:08X}"' for tag in tags(value, little=little)])
     if vr in NUMBERS:
-        return _with_values(vr, [_number(number) for number in numbers(vr, value, little=little)])
-    text = text_of(value, vr, charsets).text
+        return _with_values(vr, _numbers(numbers(vr, value, little=little)))
+    return _text_attribute(vr, text_of(value, vr, charsets).text)
+
+
+def _text_attribute(vr: str, text: str) -> str:
+    if not text:
+        return f'{{"vr":"{vr}"}}'
+    if vr in SINGLE_VALUED_VRS or (vr in _STRING_VRS and "\\" not in text):
+        return f'{{"vr":"{vr}","Value":[{_string(text)}]}}'
+    if vr in _NUMBER_STRING_VRS and _JSON_NUMBERS.fullmatch(text):
+        return _with_values(vr, [part or "null" for part in text.split(_BACKSLASH)])
     write = _WRITERS.get(vr, _string)
-    parts = [text] if vr in SINGLE_VALUED_VRS else text.split("\\")
-    return _with_values(vr, [write(part) if part else "null" for part in parts] if text else [])
+    return _with_values(vr, [write(part) if part else "null" for part in text.split(_BACKSLASH)])
 
 
 def _left_out(vr: str, offset: int, length: int) -> str:
@@ -181,10 +224,6 @@ def _left_out(vr: str, offset: int, length: int) -> str:
 
 def _with_values(vr: str, values: list[str]) -> str:
     return f'{{"vr":"{vr}","Value":[{",".join(values)}]}}' if values else f'{{"vr":"{vr}"}}'
-
-
-def _string(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
 
 
 def _person_name(text: str) -> str:
@@ -209,6 +248,17 @@ _WRITERS: Final[dict[str, Callable[[str], str]]] = {
     "IS": _integer_string,
     "DS": _decimal_string,
 }
+
+
+def _numbers(values: tuple[int | float, ...]) -> list[str]:
+    if not values:
+        return []
+    if isinstance(values[0], float):
+        are_plain = all(map(math.isfinite, values))
+    else:
+        are_plain = min(values) >= -_MAX_EXACT and max(values) <= _MAX_EXACT
+    # Lists of thousands are written in one go.
+    return [str(list(values))[1:-1].replace(" ", "")] if are_plain else list(map(_number, values))
 
 
 def _number(number: float) -> str:

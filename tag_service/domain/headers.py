@@ -22,6 +22,8 @@ _HEADER_BYTES: Final = 12
 
 # By byte order (True: little endian). Group, element and a length of four bytes.
 PLAIN_HEADER: Final = {True: Struct("<HHL").unpack_from, False: Struct(">HHL").unpack_from}
+# An item of defined length that holds nothing.
+EMPTY_ITEM: Final = {True: b"\xfe\xff\x00\xe0" + bytes(4), False: b"\xff\xfe\xe0\x00" + bytes(4)}
 
 
 def _explicit_parser(mark: str) -> HeaderParser:

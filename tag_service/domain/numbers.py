@@ -1,7 +1,7 @@
 """The values of the binary VRs that hold numbers or tags (PS3.5 6.2), out of their bytes."""
 
 from collections.abc import Iterator
-from struct import Struct
+from struct import Struct, unpack
 from typing import Final
 
 NUMBERS: Final = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
@@ -12,9 +12,10 @@ _STRUCTS: Final = {
 SIZES: Final = {vr: struct.size for (vr, little), struct in _STRUCTS.items() if little}
 
 
-def numbers(vr: str, value: bytes, *, little: bool) -> Iterator[int | float]:
+def numbers(vr: str, value: bytes, *, little: bool) -> tuple[int | float, ...]:
     """The numbers of a value whose length is a multiple of SIZES[vr]; `vr` is one of NUMBERS."""
-    return (number for (number,) in _STRUCTS[vr, little].iter_unpack(value))
+    count = len(value) // SIZES[vr]
+    return unpack(f"{'<' if little else '>'}{count}{NUMBERS[vr]}", value)
 
 
 def tags(value: bytes, *, little: bool) -> Iterator[int]:

@@ -16,7 +16,7 @@ from typing import Final
 from service_runtime.errors import Reason, ServiceError
 from tag_service.domain.detection import LOOKAHEAD_BYTES, corrected, guess
 from tag_service.domain.dictionary import PIXEL_TAGS
-from tag_service.domain.headers import PLAIN_HEADER, VR_CODES, parser_of
+from tag_service.domain.headers import EMPTY_ITEM, PLAIN_HEADER, VR_CODES, parser_of
 from tag_service.domain.limits import Limits
 from tag_service.domain.nested_un import holds_items
 from tag_service.domain.nesting import OPEN, Nesting
@@ -28,6 +28,8 @@ from tag_service.domain.tokens import (
     BULK_END,
     CHUNK,
     DATA_SET,
+    ITEM_BEGIN,
+    ITEM_END,
     MAX_RUN,
     META_ELEMENT,
     PREAMBLE,
@@ -261,8 +263,16 @@ class Tokenizer:
             if elements > max_elements:
                 raise nesting.too_much("elements", max_elements)
             if frame.is_sequence:
-                yield nesting.enter_or_end(buf[pos : pos + 8], base + pos)
                 header_bytes += 8
+                header = buf[pos : pos + 8]
+                if header == EMPTY_ITEM[encoding.little_endian] and base + pos + 8 <= end:
+                    # There may be very many of them.
+                    frame.count += 1
+                    yield (ITEM_BEGIN, ITEM, "", header, b"", base + pos)
+                    pos += 8
+                    yield (ITEM_END, ITEM, "", b"", b"", base + pos)
+                    continue
+                yield nesting.enter_or_end(header, base + pos)
                 pos += 8
                 continue
 

@@ -1,20 +1,16 @@
 """Reading and checking a file while it arrives. Nothing of it is kept but the answer."""
 
 from collections.abc import AsyncIterable
-from typing import Final
 
 from service_runtime.errors import Reason, ServiceError
 from tag_service.domain.chosen import Choice, ChosenAttribute
 from tag_service.domain.chosen_reading import ChosenReader
-from tag_service.domain.dicom_json import JsonWriter
+from tag_service.domain.dicom_json import ANSWER_BYTES, JsonWriter
 from tag_service.domain.dicom_tags import Header
-from tag_service.domain.limits import MIB, Limits
+from tag_service.domain.limits import Limits
 from tag_service.domain.reading import HeaderReader
 from tag_service.domain.validation import Validator, Verdict
 from tag_service.use_cases.feeding import INLINE_BYTES, feed, in_worker, opened
-
-# Envoy takes an answer of 32 MiB, and its framing.
-_ANSWER_BYTES: Final = 32 * MIB - 1024
 
 
 async def read_tags(chunks: AsyncIterable[bytes], limits: Limits) -> Header:
@@ -37,7 +33,7 @@ async def read_chosen_tags(
     await _read_beginning(reader, chunks)
     header, attributes = await in_worker(reader.answer)
     # UTF-8 takes at most three bytes for what JSON and Python count as one.
-    if sum(len(attribute.value) for attribute in attributes) > _ANSWER_BYTES // 3:
+    if sum(len(attribute.value) for attribute in attributes) > ANSWER_BYTES // 3:
         raise _too_large("The chosen attributes", "Choose fewer.")
     return header, attributes
 
@@ -62,10 +58,7 @@ async def read_all_tags(chunks: AsyncIterable[bytes], limits: Limits) -> bytes:
 
     def finish() -> bytes:
         writer.close()
-        data = writer.text().encode("utf-8")
-        if len(data) > _ANSWER_BYTES:
-            raise _too_large("All attributes of the file", "Choose some with ReadTags.")
-        return data
+        return writer.data()
 
     return await in_worker(finish)
 
@@ -73,8 +66,8 @@ async def read_all_tags(chunks: AsyncIterable[bytes], limits: Limits) -> bytes:
 def _too_large(what: str, advice: str) -> ServiceError:
     return ServiceError(
         Reason.STRUCTURE_LIMIT,
-        f"{what} would make an answer of more than {_ANSWER_BYTES} bytes. {advice}",
-        metadata={"limit": "answer bytes", "limit_bytes": str(_ANSWER_BYTES)},
+        f"{what} would make an answer of more than {ANSWER_BYTES} bytes. {advice}",
+        metadata={"limit": "answer bytes", "limit_bytes": str(ANSWER_BYTES)},
     )
 
 

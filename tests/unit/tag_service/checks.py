@@ -222,13 +222,13 @@ def tokenized(pieces: list[bytes]) -> bytes:
     return bytes(found)
 
 
-def json_of(pieces: list[bytes]) -> str:
+def json_of(pieces: list[bytes]) -> bytes:
     """The DICOM JSON model."""
     writer = JsonWriter(Limits())
     for piece in pieces:
         writer.feed(piece)
     writer.close()
-    return writer.text()
+    return writer.data()
 
 
 def tags_of(pieces: list[bytes]) -> Any:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service_runtime.errors import ServiceError
+from service_runtime.errors import Reason, ServiceError
 from tag_service.domain.dicom_json import INLINE_BYTES, JsonWriter
 from tag_service.domain.limits import Limits
 from tests.unit.tag_service.building import (
@@ -47,7 +47,7 @@ def json_of(pieces):
     for piece in pieces:
         writer.feed(piece)
     writer.close()
-    return json.loads(writer.text(), parse_constant=no_constant)
+    return json.loads(writer.data(), parse_constant=no_constant)
 
 
 def one(tag, vr, value, *, writer=EXPLICIT, before=()):
@@ -219,7 +219,7 @@ def test_names_are_ordered_and_unique():
     length = EXPLICIT.element(0x00080000, "UL", struct.pack("<I", 99))
     writer.feed(EXPLICIT.file(length, *plain(EXPLICIT)[:8], twice))
     writer.close()
-    pairs = json.loads(writer.text(), object_pairs_hook=list)
+    pairs = json.loads(writer.data(), object_pairs_hook=list)
     names = [name for name, _ in pairs]
     assert names == sorted(set(names))
     assert names[0] == "00080016"
@@ -238,3 +238,70 @@ def test_damaged_files_give_json_or_an_error_of_ours(data):
         damaged[at : at + 2] = data.draw(st.binary(min_size=2, max_size=2))
     with contextlib.suppress(ServiceError):
         json_of([bytes(damaged)])
+
+
+@pytest.mark.parametrize("undefined", [False, True])
+def test_what_stands_out_of_order_is_put_in_order(undefined):
+    """Late values, sequences and bulk data stand at their tags, in items too; of what comes twice the first does."""
+    late = EXPLICIT.text(0x00100020, "LO", "MRN8")
+    item = [EXPLICIT.text(0x00081155, "UI", "1.2"), EXPLICIT.text(0x00081150, "UI", "1.3"), late]
+    sequence = EXPLICIT.sequence(0x00081140, b"", b"".join(item), undefined=undefined)
+    bulk = EXPLICIT.element(0x00080021, "OB", b"x" * 70_000)
+    second = EXPLICIT.sequence(0x00081140, EXPLICIT.sequence(0x00081140, late), undefined=undefined)
+    name = EXPLICIT.element(0x00080090, "PN", "Grün^Ä".encode())
+    charset = EXPLICIT.text(0x00080005, "CS", "ISO_IR 192")
+    first = EXPLICIT.text(0x00200013, "IS", "7")
+    data = EXPLICIT.file(charset, first, sequence, bulk, name, second, late, first)
+    for size in (len(data), 11):
+        writer = JsonWriter(Limits())
+        for piece in cut(data, size):
+            writer.feed(piece)
+        writer.close()
+        pairs = json.loads(writer.data(), object_pairs_hook=list)
+        assert [tag for tag, _ in pairs] == ["00080005", "00080021", "00080090", "00081140", "00100020", "00200013"]
+        items = dict(dict(pairs)["00081140"])["Value"]
+        assert [[tag for tag, _ in item] for item in items] == [[], ["00081150", "00081155", "00100020"]]
+        assert dict(dict(pairs)["00080090"])["Value"][0] == [("Alphabetic", "Grün^Ä")]
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_any_order_gives_the_same_json(data):
+    """However its elements, and those of its items, are ordered, a file gives the JSON of the one in order."""
+    tags = data.draw(st.lists(st.integers(0x00300001, 0x00300020), min_size=1, max_size=12, unique=True))
+    item = b"".join(EXPLICIT.text(tag, "LO", f"é{tag}".encode("latin-1").decode("latin-1")[1:]) for tag in tags)
+    ordered = b"".join(EXPLICIT.text(tag, "LO", f"{tag}") for tag in sorted(tags))
+    nested = [EXPLICIT.sequence(0x00400275, content, content) for content in (item, ordered)]
+    assert json_of([EXPLICIT.file(*plain(EXPLICIT)[:8], nested[0], item)]) == json_of(
+        [EXPLICIT.file(*plain(EXPLICIT)[:8], ordered, nested[1])]
+    )
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        EXPLICIT.element(0x00300010, "LT", b'"' * 60_000) * 3,
+        b"".join(EXPLICIT.text(0x00300000 + tag, "LO", "") for tag in range(1, 5000)),
+        b"".join(EXPLICIT.text(0x00300000 + tag, "LO", "") for tag in range(5000, 1, -1)),
+        EXPLICIT.sequence(0x00400275, *[b""] * 60_000),
+        EXPLICIT.sequence(0x00400275, EXPLICIT.text(0x00100020, "LO", "MRN7") * 2) * 3000,
+    ],
+    ids=["long text", "many", "many backwards", "many items", "many sequences that do not count"],
+)
+def test_the_size_of_json_is_limited_while_it_is_written(elements):
+    """R8: JSON beyond its limit is refused at once, before the file has ended; what does not count needs no room."""
+    data = EXPLICIT.file(*plain(EXPLICIT)[:8], elements)
+    whole = JsonWriter(Limits())
+    whole.feed(data)
+    whole.close()
+    size = len(whole.data())
+    writer = JsonWriter(Limits(), max_bytes=100_000)
+    if size <= 100_000:
+        writer.feed(data)
+        writer.close()
+        assert len(writer.data()) == size
+        return
+    with pytest.raises(ServiceError) as raised:
+        writer.feed(data)
+    assert raised.value.reason is Reason.STRUCTURE_LIMIT
+    assert raised.value.metadata == {"limit": "answer bytes", "limit_bytes": "100000"}

@@ -118,7 +118,7 @@ async def test_chosen_tags_are_read_without_waiting_for_the_pixel_data(size):
 
 async def test_chosen_tags_that_make_too_long_an_answer_are_refused(monkeypatch):
     """R8: what many long values come to is bounded, and the refusal says what to do."""
-    monkeypatch.setattr(reading_module, "_ANSWER_BYTES", 30_000)
+    monkeypatch.setattr(reading_module, "ANSWER_BYTES", 30_000)
     tags = [0x00204000, 0x00324000, 0x00404000]
     comments = [EXPLICIT.text(tag, "LT", "x" * 5000) for tag in tags]
     paths = [f"({tag >> 16:04X},{tag & 0xFFFF:04X})" for tag in tags]
