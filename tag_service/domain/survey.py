@@ -30,6 +30,8 @@ SERIES_INSTANCE_UID: Final = 0x0020000E
 _PIXEL_REPRESENTATION: Final = 0x00280103
 _DIRECTORY_RECORD_SEQUENCE: Final = 0x00041220
 _IDENTIFIERS: Final = frozenset({SOP_CLASS_UID, SOP_INSTANCE_UID, PATIENT_ID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID})
+# Of one attribute that is recorded: the runs and tokens.
+_MAX_RECORDED: Final = 20_000
 # Private blocks are reserved by elements (gggg,0010) to (gggg,00FF) (PS3.5 7.8.1).
 BLOCKS: Final = range(0x10, 0x100)
 
@@ -130,13 +132,14 @@ class Survey:
         self.values: dict[int, bytes] = {}
         # How often each sequence stands that edits lead into.
         self.sequences: Counter[tuple[Node, Attribute]] = Counter()
-        # The first token of each recorded attribute decides its place.
         self.recorded: list[tuple[int, list[Event]]] = []
         self._wanted = recorded
         self._root = root
         self._stack = [_Spot(root)]
         self._recording: list[Event] | None = None
         self._recording_depth = 0
+        # How many sequences are open that nobody looks into.
+        self._passed_over = 0
 
     def feed(self, data: bytes) -> bool:
         """Takes in a piece; gives `done`. Raises what the tokenizer does, EDIT_REFUSED for a DICOMDIR."""
@@ -156,29 +159,36 @@ class Survey:
         kept = [one for one in self.recorded if not dictionary.is_private_creator(one[0]) or one[0] in blocks]
         return [events for _, events in sorted(kept, key=lambda one: one[0])]
 
+    @property
+    def recorded_tags(self) -> frozenset[int]:
+        """The tags of what is recorded."""
+        return frozenset(tag for tag, _ in self.recorded)
+
     def facts_of(self, node: Node) -> Facts:
         """What is known of a scope by now."""
         return self.facts.setdefault(node, Facts.about(node))
 
     def _take(self, stream: Iterator[Event]) -> None:
         for token in stream:
+            if self._recording is not None:
+                self._record(token)
             if isinstance(token, Run):
-                spot = self._stack[-1]
-                if spot.node is not None:
-                    self._run(spot.node, token)
-                if self._recording is not None:
-                    self._recording.append(token)
-            elif token[0] <= tokens.DATA_SET:
-                self._frame(token)
+                node = self._stack[-1].node
+                if node is not None and not self._passed_over:
+                    self._run(node, token)
+            elif self._passed_over:
+                # Most of what a hostile file may hold, so nothing is done for it that need not be.
+                kind = token[0]
+                if kind == tokens.SEQUENCE:
+                    self._passed_over += 1
+                elif kind == tokens.SEQUENCE_END:
+                    self._passed_over -= 1
+            elif token[0] == tokens.META_ELEMENT:
+                self.meta.append(token[1:5])
             else:
                 self._structure(token)
                 if self.done:
                     return
-
-    def _frame(self, token: Token) -> None:
-        kind, tag, vr, header, value, _ = token
-        if kind == tokens.META_ELEMENT:
-            self.meta.append((tag, vr, header, value))
 
     def _structure(self, token: Token) -> None:
         kind, tag, _, _, _, _ = token
@@ -190,12 +200,7 @@ class Survey:
             self._begin(token)
         elif kind == tokens.SEQUENCE:
             self._begin(token)
-            spot = stack[-1]
-            attribute = self._attribute(spot, tag)
-            items = spot.node.items.get(attribute) if spot.node else None
-            if items is not None and spot.node is not None:
-                self.sequences[spot.node, attribute] += 1
-            stack.append(_Spot(None, items))
+            self._enter(stack[-1], tag)
         elif kind == tokens.ITEM_BEGIN:
             spot = stack[-1]
             node = spot.items.get(spot.count) if spot.items else None
@@ -205,7 +210,16 @@ class Survey:
             stack.append(_Spot(node))
         elif kind in {tokens.ITEM_END, tokens.SEQUENCE_END}:
             stack.pop()
-        self._record(token)
+
+    def _enter(self, spot: _Spot, tag: int) -> None:
+        """Goes into a sequence, or passes it over when edits do not lead into it."""
+        attribute = self._attribute(spot, tag)
+        items = spot.node.items.get(attribute) if spot.node else None
+        if items is None or spot.node is None:
+            self._passed_over = 1
+            return
+        self.sequences[spot.node, attribute] += 1
+        self._stack.append(_Spot(None, items))
 
     def _attribute(self, spot: _Spot, tag: int) -> Attribute:
         return self.facts[spot.node].attribute_of(tag) if spot.node else tag
@@ -224,13 +238,23 @@ class Survey:
                     Reason.EDIT_REFUSED, "A DICOMDIR cannot be edited: make a new one of the edited files."
                 )
             if self._attribute(spot, tag) in self._wanted:
-                self._recording = []
+                self._recording = [token]
+                self._recording_depth = 1
                 self.recorded.append((tag, self._recording))
 
-    def _record(self, token: Token) -> None:
-        if self._recording is None:
-            return
+    def _record(self, token: Event) -> None:
+        """Keeps what belongs to the attribute that is being recorded."""
+        assert self._recording is not None  # noqa: S101 - asked for only then
         self._recording.append(token)
+        if len(self._recording) > _MAX_RECORDED:
+            where = dictionary.tag_text(self.recorded[-1][0])
+            raise ServiceError(
+                Reason.EDIT_REFUSED,
+                f"{where} holds too much to be recorded. Edit without record_original.",
+                metadata={"tag": where},
+            )
+        if isinstance(token, Run):
+            return
         self._recording_depth += token[0] in {tokens.SEQUENCE, tokens.BULK, tokens.FRAGMENTS}
         self._recording_depth -= token[0] in {tokens.SEQUENCE_END, tokens.BULK_END}
         if not self._recording_depth:

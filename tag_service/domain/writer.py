@@ -194,7 +194,7 @@ class DataSetWriter:
             items = scope.node.items.get(attribute, items)
             if items and (attribute in scope.entered or self._survey.sequences[scope.node, attribute] > 1):
                 self.findings.violate_all(items, "leads into a sequence that the file holds more than once")
-            if items and (attribute in scope.added or self._is_too_late(scope)):
+            if items and (attribute in scope.added or self._is_too_late(scope, tag)):
                 raise _too_late(tag)
             scope.entered.add(attribute)
             is_record = scope is self._root and tag == ORIGINAL_ATTRIBUTES_SEQUENCE and self._maker.records_in(vr)
@@ -331,7 +331,7 @@ class DataSetWriter:
 
     def _edited(self, scope: Scope, attribute: Attribute, edit: Edit | Addition, tag: int, vr: str) -> bytes:
         """What is written in place of an element that is edited."""
-        if self._is_too_late(scope):
+        if self._is_too_late(scope, tag):
             raise _too_late(tag)
         if attribute in scope.added:
             # It was taken for absent, and stands in its place already.
@@ -351,10 +351,11 @@ class DataSetWriter:
         self._maker.make_sequence(scope, tag, items)
         return b""
 
-    def _is_too_late(self, scope: Scope) -> bool:
-        """Whether a value that is met now was to be recorded, and was not seen by the survey."""
-        is_late = self._is_behind_pixels or not self.findings.is_header
-        return scope is self._root and self._record is not None and is_late
+    def _is_too_late(self, scope: Scope, tag: int) -> bool:
+        """Whether a value that is met now was to be recorded, and was not seen, or not known for it, by the survey."""
+        if scope is not self._root or self._record is None:
+            return False
+        return self._is_behind_pixels or not self.findings.is_header or tag not in self._survey.recorded_tags
 
 
 def _too_late(tag: int) -> ServiceError:

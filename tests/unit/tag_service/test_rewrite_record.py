@@ -163,3 +163,25 @@ def test_an_edit_comes_before_derive():
     result = edit(EXPLICIT.file(*plain(EXPLICIT)), set=("StudyInstanceUID=1.9",), force=True, mode=Mode.DERIVE)
     assert read(result).StudyInstanceUID == "1.9"
     assert read(result).SeriesInstanceUID.startswith("2.25.")
+
+
+def test_a_sequence_without_end_is_not_recorded():
+    """M7: what would take up too much memory to record is refused; it may be as large as a header."""
+    items = EXPLICIT.sequence(0x00400275, *[EXPLICIT.text(0x00080050, "SH", "A1")] * 10_000)
+    edits = {"set": ("RequestAttributesSequence[0].AccessionNumber=B1",)}
+    data = EXPLICIT.file(*plain(EXPLICIT, items))
+    assert read(edit(data, **edits)).RequestAttributesSequence[0].AccessionNumber == "B1"
+    with pytest.raises(ServiceError) as caught:
+        edit(data, **edits, record_original=CORRECT)
+    assert (caught.value.reason, caught.value.metadata) == (Reason.EDIT_REFUSED, {"tag": "(0040,0275)"})
+
+
+def test_a_private_value_before_its_creator_is_refused():
+    """M7, M9: what the survey could not tell for an edited attribute is not edited without a record."""
+    private = EXPLICIT.text(0x00290011, "LO", "ACME"), EXPLICIT.text(0x00291101, "LO", "before")
+    elements = plain(EXPLICIT)
+    data = EXPLICIT.file(*elements[:8], private[1], private[0], elements[8])
+    with pytest.raises(ServiceError) as caught:
+        edit(data, remove=('(0029,"ACME",01)',), record_original=CORRECT)
+    assert caught.value.reason is Reason.EDIT_REFUSED
+    assert b"before" not in edit(data, remove=('(0029,"ACME",01)',))
