@@ -104,7 +104,7 @@ _FURTHER_TEXTS: Final = frozenset(
         0x300A0730,  # TreatmentTerminationDescription
     }
 )
-# The text of a graphic annotation: D in the table, and reached only where the annotations are cleaned.
+# The text of a graphic annotation, which is reached only where the annotations are cleaned.
 _UNFORMATTED_TEXT_VALUE: Final = 0x00700006
 # File meta information that names who sent the file, and what a private creator put there (PS3.10 7.1).
 _SENDERS: Final = frozenset(

@@ -41,7 +41,7 @@ _DUMMIES: Final = {
 }
 _TEXTS: Final = frozenset({"LO", "LT", "SH", "ST", "UC", "UT"})
 _MOMENTS: Final = frozenset({"DA", "DT", "TM"})
-# VRs whose values may name somebody, in private elements that the table calls safe but that hold what it does not know.
+# VRs whose values may say who or when, where a safe private element has another one than the table's.
 _NOT_SAFE: Final = _MOMENTS | {"PN", "UI"}
 
 _COMMAND_GROUP: Final = 0x0000
@@ -99,7 +99,7 @@ class Profile:
 
         Raises EDIT_REFUSED for what only a DICOMDIR holds.
         """
-        if tag & 0x10000:
+        if dictionary.is_private(tag):
             return self._private_fate(tag, vr, creator)
         fate = self._fates.get((tag, vr))
         if fate is None:
@@ -110,7 +110,8 @@ class Profile:
 
     def replacement(self, tag: int, vr: str, text: str) -> str:
         """The value in place of one that is to be replaced; "" empties the element."""
-        match self._action(tag, vr):
+        # Of private elements UIDs alone are replaced.
+        match Action.UID if dictionary.is_private(tag) else self._action(tag, vr):
             case Action.UID:
                 return "\\".join(self._pseudonyms.uid(single) for single in text.split("\\"))
             case Action.SHIFT:
@@ -144,9 +145,16 @@ class Profile:
         )
 
     def _private_fate(self, tag: int, vr: str, creator: str) -> Fate:
-        if self._options.retain_safe_private and vr not in _NOT_SAFE and safe.is_safe(tag, creator):
-            return Fate.KEEP
-        return Fate.REMOVE
+        if not self._options.retain_safe_private:
+            return Fate.REMOVE
+        if dictionary.is_private_creator(tag):
+            return Fate.KEEP if safe.names_safe_block(tag, creator) else Fate.REMOVE
+        element = safe.element_of(tag, creator)
+        if element in safe.UIDS:
+            return Fate.KEEP if self._options.retain_uids else Fate.REPLACE
+        if element in safe.SEQUENCES:
+            return Fate.REPLACE
+        return Fate.KEEP if element in safe.PLAIN and vr not in _NOT_SAFE else Fate.REMOVE
 
     def _fate_of(self, tag: int, vr: str) -> Fate:
         if tag >> 16 == _DIRECTORY_GROUP:

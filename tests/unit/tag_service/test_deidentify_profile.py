@@ -303,7 +303,21 @@ def test_private_elements_stay_only_where_the_table_says_so():
         (0x00290010, "LO", header),
     ]:
         assert retaining.fate(tag, vr, text) is Fate.REMOVE
-    assert safe.is_safe(0x7E011012, "HOLOGIC, Inc.")
+    assert len(safe.PLAIN | safe.SEQUENCES | safe.UIDS) == 479
+
+
+def test_safe_private_uids_and_sequences_are_no_way_round():
+    """De-identification: UIDs of safe private attributes are replaced like any other, unless UIDs are retained; their
+    sequences are gone into, and not kept as bytes.
+    """
+    series, sequence = 0x00991002, 0x2001105F
+    retaining = profile(retain_safe_private=True)
+    assert retaining.fate(series, "UI", "NQHeader") is Fate.REPLACE
+    assert retaining.fate(series, "UN", "NQHeader") is Fate.REPLACE
+    assert retaining.replacement(series, "UI", "1.2.3.4") == replaced("SeriesInstanceUID", "1.2.3.4")
+    assert retaining.fate(sequence, "UN", "Philips Imaging DD 001") is Fate.REPLACE
+    both = profile(retain_safe_private=True, retain_uids=True)
+    assert both.fate(series, "UI", "NQHeader") is Fate.KEEP
 
 
 @pytest.mark.parametrize(
