@@ -67,6 +67,20 @@ async def test_all_tags_are_read_as_dicom_json(client: Client) -> None:
         assert found[tag] == expected[tag], tag
 
 
+async def test_prior_values_are_recorded_and_a_new_instance_made(client: Client) -> None:
+    """record_original keeps the value before in the file, mode=DERIVE makes it another instance."""
+    query = {"PatientID": "MRN9", "record_original": "true", "record_reason": "COERCE", "mode": "DERIVE"}
+    answer = await post(client, "modify-tags", sample_bytes("CT_small.dcm"), **query)
+    assert answer.status_code == 200, answer.text
+    edited = dcmread(io.BytesIO(answer.content))
+    (record,) = edited.OriginalAttributesSequence
+    assert record.ReasonForTheAttributeModification == "COERCE"
+    assert record.ModifiedAttributesSequence[0].PatientID == "1CT1"
+    assert record.ModifiedAttributesSequence[0].SOPInstanceUID != edited.SOPInstanceUID
+    wrong = await post(client, "modify-tags", sample_bytes("CT_small.dcm"), mode="COPY")
+    assert list(violations(expect_error(wrong, 400, "INVALID_FIELD"))) == ["mode"]
+
+
 @pytest.mark.parametrize("name", ["CT_small.dcm", "MR_small_bigendian.dcm", "MR_small_RLE.dcm", "image_dfl.dcm"])
 async def test_an_edited_file_differs_in_the_edits_only(client: Client, name: str, tmp_path: Path) -> None:
     """modify-tags gives a file back that a reader finds changed as asked, its pixels untouched."""
