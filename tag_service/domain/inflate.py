@@ -1,5 +1,6 @@
 """Inflating a deflated data set (PS3.5 A.5, RFC 1951) piece by piece, under a limit on what comes out."""
 
+import contextlib
 import zlib
 from typing import Final
 
@@ -21,6 +22,7 @@ class Inflater:
         self._taken = 0
         self._fed = 0
         self._inflated = 0
+        self._is_broken = False
 
     @property
     def ended(self) -> bool:
@@ -43,20 +45,32 @@ class Inflater:
                 given = self._input[self._taken : self._taken + _IN_BYTES]
                 self._taken += len(given)
                 self._fed += len(given)
-            try:
-                piece = self._stream.decompress(given, _OUT_BYTES)
-            except zlib.error as error:
+            piece = b"" if self._is_broken else self._decompress(given)
+            if self._is_broken and not piece:
                 raise ServiceError(
                     Reason.MALFORMED_DICOM,
                     "The deflated data set is broken; it cannot be inflated further.",
                     metadata={"rule": "PS3.5 A.5"},
-                ) from error
+                )
             if piece:
                 self._count(len(piece))
                 return piece
             if not given:
                 return b""
         return b""
+
+    def _decompress(self, given: bytes) -> bytes:
+        before = self._stream.copy()
+        try:
+            return self._stream.decompress(given, _OUT_BYTES)
+        except zlib.error:
+            # It keeps to itself what came out before the fault, which must not depend on how the file was cut.
+            self._is_broken = True
+            pieces = []
+            with contextlib.suppress(zlib.error):
+                for position in range(len(given)):
+                    pieces.append(before.decompress(given[position : position + 1]))  # noqa: PERF401 - up to the fault
+            return b"".join(pieces)
 
     def rest(self) -> bytes:
         """What was fed behind the end of the stream."""

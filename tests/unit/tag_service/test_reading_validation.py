@@ -1,10 +1,12 @@
 """What ValidateFile says of files that are right, odd, broken, or no DICOM at all."""
 
+import hashlib
+
 import pytest
 
 from tag_service.domain.limits import Limits
 from tag_service.domain.validation import Validator
-from tests.unit.tag_service.building import EXPLICIT_BIG, EXPLICIT_LITTLE, Writer, complete, plain
+from tests.unit.tag_service.building import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, Writer, complete, plain
 from tests.unit.tag_service.tokens import bytes_of, cut
 
 EXPLICIT = Writer(EXPLICIT_LITTLE)
@@ -157,3 +159,17 @@ def test_the_verdict_does_not_depend_on_how_the_file_is_cut(name):
     """Cut oddly, a file gets the verdict that it gets whole."""
     data = bytes_of(name)
     assert verdict_of(data, size=53) == verdict_of(data, size=len(data))
+
+
+@pytest.mark.parametrize("size", [1, 53, 100_000])
+def test_what_comes_before_a_fault_of_the_deflated_stream_is_read_however_it_is_cut(size):
+    """R1: of a data set that cannot be inflated to its end, what can be inflated counts, down to the last byte."""
+    writer = Writer(DEFLATED)
+    noise = writer.element(0x00420011, "OB", hashlib.shake_128(b"").digest(5000))
+    data = writer.file(*complete(writer, noise))
+    # Blocks of type 3 do not exist (RFC 1951 3.2.3).
+    at = len(data) - 3000
+    verdict = verdict_of(data[:at] + b"\xff" * 3000, size=size)
+    assert verdict.problems[-1].rule == "PS3.5 A.5"
+    assert verdict.modality == "OT"
+    assert verdict == verdict_of(data[:at] + b"\xff" * 3000, size=7)
