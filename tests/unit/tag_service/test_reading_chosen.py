@@ -5,6 +5,8 @@ import tracemalloc
 import warnings
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom.multival import MultiValue
 
 from service_runtime.errors import InvalidFieldError, Reason, ServiceError
@@ -397,3 +399,25 @@ def test_a_creator_that_is_repeated_costs_nothing():
     )
     assert not any(attribute.is_present for attribute in reader.answer()[1])
     assert len(reader._root.by_tag) < 500
+
+
+DAMAGED = ["CT_small.dcm", "MR_small_implicit.dcm", "MR_small_bigendian.dcm", "image_dfl.dcm", "nested_priv_SQ.dcm"]
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None, derandomize=True)
+def test_damaged_files_give_an_answer_or_an_error_of_ours(data):
+    """R1: whatever a file holds, its answer, or its error of ours, is the same however it is cut."""
+    damaged = bytearray(bytes_of(data.draw(st.sampled_from(DAMAGED)))[:6000])
+    for _ in range(data.draw(st.integers(1, 5))):
+        at = data.draw(st.integers(132, len(damaged) - 1))
+        damaged[at : at + 2] = data.draw(st.binary(max_size=3))
+    paths = ["Rows", "PixelData", "(0002,0010)", "OtherPatientIDsSequence[0].PatientID", '(0009,"GEMS_IDEN_01",02)']
+
+    def outcome(size):
+        try:
+            return reader_of(cut(bytes(damaged), size), *paths)[0].answer()
+        except ServiceError as error:
+            return error.reason
+
+    assert outcome(10_000) == outcome(data.draw(st.sampled_from([1, 97, 1000])))
