@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Final
 
 from service_runtime.errors import InvalidFieldError, Violation
+from tag_service.domain.deidentify.actions import actions_of
 from tag_service.domain.deidentify.options import Options
 from tag_service.domain.deidentify.profile import Profile
 from tag_service.domain.deidentify.reach import TAGS, Reach, reach_of
@@ -42,6 +43,8 @@ class Deidentifying:
     """De-identifies files, within limits; `key` is the service's own, "" for none."""
 
     def __init__(self, limits: Limits, *, key: str) -> None:
+        # The tables are read from a file, which no call should wait for, or find missing.
+        actions_of(Options())
         self._limits = limits
         self._key = key
 

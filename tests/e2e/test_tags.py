@@ -1,5 +1,6 @@
 """tag_service through Envoy: reading, checking and editing files over HTTP."""
 
+import asyncio
 import hashlib
 import io
 import struct
@@ -10,6 +11,7 @@ import httpx
 import pytest
 from pydicom import dcmread
 
+from deploy.local.stack import Stack
 from tests.e2e.client import API, Client, expect_error, form, violations
 from tests.files import fresh_file, sample_bytes
 
@@ -212,8 +214,10 @@ async def test_a_deidentified_file_comes_back(client: Client) -> None:
     assert again.content == answer.content
 
 
-async def test_the_key_of_deidentification_is_no_query_parameter(client: Client) -> None:
-    """A key in the URL is refused, and so is one that is too short, in neither case told again."""
+async def test_the_key_of_deidentification_is_kept_out_of_sight(client: Client, stack: Stack) -> None:
+    """A key in the URL is refused, and so is one that is too short, in neither case told again; a good one stands in no
+    log.
+    """
     content = sample_bytes("CT_small.dcm")
     in_url = await post(client, "deidentify", content, key="k" * 40)
     assert in_url.status_code == 400, in_url.text
@@ -224,3 +228,15 @@ async def test_the_key_of_deidentification_is_no_query_parameter(client: Client)
     assert "tooshort" not in short.text
     wrong = await post(client, "deidentify", content, dates="FORGET")
     assert list(violations(expect_error(wrong, 400, "INVALID_FIELD"))) == ["dates"]
+    secret = {"x-deidentify-key": "the-secret-that-no-log-may-ever-hold"}
+    answer = await client.send("POST", f"{API}/deidentify", files=form(("x.dcm", content)), headers=secret)
+    assert answer.status_code == 200
+    request_id = answer.headers["x-request-id"]
+    logs = [stack.log(part) for part in ("envoy", "tag_service")]
+    for _ in range(100):
+        if all(request_id in log.read_text() for log in logs):
+            break
+        await asyncio.sleep(0.1)
+    for log in logs:
+        assert request_id in log.read_text()
+        assert "no-log-may-ever-hold" not in log.read_text()
