@@ -82,4 +82,6 @@ def treated(scope: Scope, treatment: Treatment, tag: int, vr: str, value: bytes 
     encoded = values.encode(
         known, new, little_endian=scope.encoding.little_endian, encode_text=lambda text: text.encode("ascii")
     )
-    return element(tag, known, encoded, scope.encoding)
+    is_too_long = is_short_form(known, scope.encoding) and len(encoded) > MAX_SHORT_FORM_BYTES
+    # PS3.5 6.2.2: what is too long for its VR is UN.
+    return element(tag, "UN" if is_too_long else known, encoded, scope.encoding)

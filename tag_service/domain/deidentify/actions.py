@@ -106,6 +106,9 @@ _FURTHER_TEXTS: Final = frozenset(
 )
 # The text of a graphic annotation, which is reached only where the annotations are cleaned.
 _UNFORMATTED_TEXT_VALUE: Final = 0x00700006
+# The value of a content item (PS3.3 C.17.3): by the concept that names it, which may be a birth date, it follows no
+# option (PS3.15 table E.3.4-1).
+_CONTENT_ITEM_DATES: Final = frozenset({0x0040A120, 0x0040A121})
 # File meta information that names who sent the file, and what a private creator put there (PS3.10 7.1).
 _SENDERS: Final = frozenset(
     {0x00020016, 0x00020017, 0x00020018, 0x00020026, 0x00020027, 0x00020028, 0x00020100, 0x00020102}
@@ -138,7 +141,8 @@ def actions_of(options: Options) -> Mapping[int, Action]:
     found |= dict.fromkeys(_retained(options), Action.KEEP)
     # A date that stays beside others that are shifted tells by how much.
     if options.dates is not Dates.REMOVE:
-        found |= dict.fromkeys(retention.DATES, Action.KEEP if options.dates is Dates.KEEP else Action.SHIFT)
+        dates = retention.DATES - _CONTENT_ITEM_DATES
+        found |= dict.fromkeys(dates, Action.KEEP if options.dates is Dates.KEEP else Action.SHIFT)
     return MappingProxyType(found)
 
 

@@ -201,6 +201,19 @@ def test_bulk_data_that_may_identify_goes_unread():
     assert read(out).EncapsulatedDocument is None
 
 
+@pytest.mark.parametrize("writer", ENCODINGS, ids=NAMES)
+def test_many_uids_that_become_longer_stay_one_value(writer: Writer):
+    """De-identification: a value that outgrows the 16 bits of its length becomes UN, which has 32 (PS3.5 6.2.2)."""
+    uids = [f"1.2.{number}" for number in range(7000)]
+    data = writer.file(*plain(writer, writer.text(0x00080058, "UI", "\\".join(uids))))
+    value = read(deidentified(data)).FailedSOPInstanceUIDList
+    # pydicom leaves a long UN as it is.
+    found = value.rstrip(b"\0").decode().split("\\") if isinstance(value, bytes) else value
+    assert len(set(found)) == 7000
+    assert all(uid.startswith("2.25.") for uid in found)
+    assert read(deidentified(data, retain_uids=True)).FailedSOPInstanceUIDList == uids
+
+
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_the_pieces_that_a_file_comes_in_change_nothing(size):
     """De-identification, R1: the same result for every chunking."""

@@ -357,6 +357,9 @@ def test_structured_content_and_graphics_are_cleaned_inside():
     assert replaced("TextValue", "No fracture. Roe", clean_structured_content=True) == "No fracture *"
     assert replaced("TextValue", "Roe", clean_structured_content=True) == "ANONYMOUS"
     assert fate("PersonName", clean_structured_content=True) is Fate.REPLACE
+    # It may be a birth date.
+    for dates in Dates:
+        assert replaced("Date", "19701231", clean_structured_content=True, dates=dates) == "19000101"
     assert fate("UID", clean_structured_content=True, retain_uids=True) is Fate.REPLACE
     assert fate("GraphicAnnotationSequence") is Fate.EMPTY
     assert fate("GraphicAnnotationSequence", clean_graphics=True) is Fate.REPLACE
