@@ -3,11 +3,12 @@
 import argparse
 import asyncio
 
-from bench import early, header, large, modify, uploads
+from bench import early, fair, header, large, modify, uploads
 
 MEASUREMENTS = {
     "header": header.run,
     "early": early.run,
+    "fair": fair.run,
     "modify": modify.run,
     "uploads": uploads.run,
     "large": large.run,

@@ -20,8 +20,9 @@ def token_of(stack: Stack) -> tuple[tuple[str, str], ...]:
 
 
 def channel_to(target: str) -> grpc.Channel:
-    """A connection of its own."""
-    return grpc.insecure_channel(target, options=(("grpc.use_local_subchannel_pool", 1),))
+    """A connection of its own, for answers of any size."""
+    options = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1))
+    return grpc.insecure_channel(target, options=options)
 
 
 def pieces_of(path: Path) -> Iterator[httpbody_pb2.HttpBody]:

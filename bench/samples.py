@@ -1,5 +1,7 @@
 """Files to measure with, in memory where the machine has a file system there."""
 
+import itertools
+import struct
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +11,8 @@ from tests.files import fresh_file
 
 MIB = 1024 * 1024
 _MEMORY = Path("/dev/shm")  # noqa: S108 - files of our own in a folder of our own
+_GROUP_0009 = b"\x09\x00\x10\x00LO"
+_STUDY_INSTANCE_UID = b"\x20\x00\x0d\x00UI"
 _PIXEL_DATA = b"\xe0\x7f\x10\x00OW\x00\x00"
 
 
@@ -28,3 +32,14 @@ def write_image(path: Path, pixel_bytes: int) -> int:
         for _ in range(pixel_bytes // MIB):
             file.write(bytes(MIB))
     return header_bytes
+
+
+def write_long_header(path: Path, elements: int) -> None:
+    """Writes a CT image with so many tiny elements (10 bytes each, in groups 0009 to 001F) before StudyInstanceUID."""
+    content = fresh_file(PixelData=bytes(2)).content
+    numbers = range(0x1000, 0x10000)
+    tags = (struct.pack("<HH", group, number) for group in range(0x0009, 0x0020) for number in numbers)
+    with path.open("wb") as file:
+        file.write(content[: content.index(_GROUP_0009)])
+        file.writelines(tag + b"LO\x02\x00ab" for tag in itertools.islice(tags, elements))
+        file.write(content[content.index(_STUDY_INSTANCE_UID) :])

@@ -1,5 +1,6 @@
 """Builds the service out of its parts."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -11,6 +12,7 @@ from service_runtime.server import Service
 from tag_service.api.servicer import TagServicer
 from tag_service.settings import TagSettings
 from tag_service.use_cases.deidentifying import Deidentifying
+from tag_service.use_cases.feeding import workers
 from tag_service.use_cases.modifying import Modifying
 from tag_service.use_cases.rewriting import Rewriting
 
@@ -18,6 +20,7 @@ from tag_service.use_cases.rewriting import Rewriting
 @asynccontextmanager
 async def tag_service(settings: TagSettings) -> AsyncGenerator[Service, None]:
     """The service. It stands on nothing else, so it is ready once it serves."""
+    asyncio.get_running_loop().set_default_executor(workers())
     servicer = TagServicer(
         rewriting=Rewriting(max_bytes=settings.max_bytes_in_memory, wait_seconds=settings.memory_wait_seconds),
         modifying=Modifying(settings.limits),

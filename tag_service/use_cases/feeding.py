@@ -1,7 +1,8 @@
 """Feeding a file that arrives in chunks to one that reads it, without holding up the event loop."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Final, Protocol, TypeVar
 
@@ -10,6 +11,10 @@ ResultT_co = TypeVar("ResultT_co", covariant=True)
 
 # As much takes about a millisecond to read, less than handing it to another thread and back may wait for.
 INLINE_BYTES: Final = 8 * 1024
+# Parsing holds Python's global lock: more threads than one would only get in each other's way. The other is for what
+# goes on without the lock, inflating. Calls take turns by parts of so many bytes, which keep a worker for about 10 ms.
+WORKERS: Final = 2
+_PART_BYTES: Final = 256 * 1024
 
 
 class Reader(Protocol[ResultT_co]):
@@ -31,6 +36,20 @@ async def opened(chunks: AsyncIterable[bytes]) -> AsyncGenerator[AsyncIterator[b
     finally:
         if isinstance(iterator, AsyncGenerator):
             await iterator.aclose()
+
+
+def workers() -> ThreadPoolExecutor:
+    """The threads that read, for all calls of the process: to be the executor of its event loop."""
+    return ThreadPoolExecutor(WORKERS, thread_name_prefix="reading")
+
+
+def parts_of(chunk: bytes, reader: Reader[object]) -> Iterator[bytes]:
+    """The chunk in parts to feed the reader one by one, none of which keeps others waiting for long."""
+    start = 0
+    while len(chunk) - start > _PART_BYTES and not reader.passes_on(len(chunk) - start):
+        yield chunk[start : start + _PART_BYTES]
+        start += _PART_BYTES
+    yield chunk[start:] if start else chunk
 
 
 async def feed(reader: Reader[ResultT], data: bytes) -> ResultT:

@@ -10,7 +10,7 @@ from tag_service.domain.dicom_tags import Header
 from tag_service.domain.limits import Limits
 from tag_service.domain.reading import HeaderReader
 from tag_service.domain.validation import Validator, Verdict
-from tag_service.use_cases.feeding import INLINE_BYTES, feed, in_worker, opened
+from tag_service.use_cases.feeding import INLINE_BYTES, feed, in_worker, opened, parts_of
 
 
 async def read_tags(chunks: AsyncIterable[bytes], limits: Limits) -> Header:
@@ -42,8 +42,11 @@ async def _read_beginning(reader: HeaderReader | ChosenReader, chunks: AsyncIter
     async with opened(chunks) as iterator:
         async for chunk in iterator:
             # The header of most files ends early in the first chunk: no worker is needed for those.
-            if reader.feed(chunk[:INLINE_BYTES]) or await feed(reader, chunk[INLINE_BYTES:]):
+            if reader.feed(chunk[:INLINE_BYTES]):
                 return
+            for part in parts_of(chunk[INLINE_BYTES:], reader):
+                if await feed(reader, part):
+                    return
     reader.close()
 
 
@@ -54,7 +57,8 @@ async def read_all_tags(chunks: AsyncIterable[bytes], limits: Limits) -> bytes:
     writer = JsonWriter(limits)
     async with opened(chunks) as iterator:
         async for chunk in iterator:
-            await feed(writer, chunk)
+            for part in parts_of(chunk, writer):
+                await feed(writer, part)
 
     def finish() -> bytes:
         writer.close()
@@ -76,6 +80,7 @@ async def validate(chunks: AsyncIterable[bytes], limits: Limits) -> Verdict:
     validator = Validator(limits)
     async with opened(chunks) as iterator:
         async for chunk in iterator:
-            await feed(validator, chunk)
+            for part in parts_of(chunk, validator):
+                await feed(validator, part)
     await in_worker(validator.close)
     return validator.verdict()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tag_service.domain.rewrite import Rewriter
-from tag_service.use_cases.feeding import feed, in_worker, opened
+from tag_service.use_cases.feeding import feed, in_worker, opened, parts_of
 from tag_service.use_cases.room import Room
 
 # Messages of this size pass gRPC fastest. Smaller pieces are joined; those of up to a MiB stay the objects they are.
@@ -41,10 +41,11 @@ class Rewriting:
         with self._room.share() as share:
             async with opened(chunks) as iterator:
                 async for chunk in iterator:
-                    for piece in _to_send(await feed(rewriter, chunk)):
-                        yield piece
-                    if share.size_bytes != rewriter.held_bytes:
-                        await share.resize(rewriter.held_bytes)
+                    for part in parts_of(chunk, rewriter):
+                        for piece in _to_send(await feed(rewriter, part)):
+                            yield piece
+                        if share.size_bytes != rewriter.held_bytes:
+                            await share.resize(rewriter.held_bytes)
             for piece in _to_send(await in_worker(rewriter.close)):
                 yield piece
 
@@ -66,7 +67,8 @@ class Rewriting:
 
             async with opened(chunks) as iterator:
                 async for chunk in iterator:
-                    await keep(await feed(rewriter, chunk))
+                    for part in parts_of(chunk, rewriter):
+                        await keep(await feed(rewriter, part))
             await keep(await in_worker(rewriter.close))
             share.settle()
             yield WrittenFile(tuple(parts), size, digest.hexdigest())

@@ -5,6 +5,7 @@ import gc
 import hashlib
 import json
 import threading
+import time
 from contextlib import aclosing
 
 import pytest
@@ -14,7 +15,7 @@ from tag_service.domain.chosen import choose
 from tag_service.domain.edits import Edits
 from tag_service.domain.limits import Limits
 from tag_service.use_cases import reading as reading_module
-from tag_service.use_cases.feeding import INLINE_BYTES, feed, in_worker
+from tag_service.use_cases.feeding import INLINE_BYTES, WORKERS, feed, in_worker, parts_of, workers
 from tag_service.use_cases.modifying import Modifying
 from tag_service.use_cases.reading import read_all_tags, read_chosen_tags, read_tags, validate
 from tag_service.use_cases.rewriting import Rewriting
@@ -84,11 +85,11 @@ class Noting:
     """Notes in which thread it was fed."""
 
     def __init__(self, bulk_left):
-        self._bulk_left = bulk_left
+        self.bulk_left = bulk_left
 
     def passes_on(self, size):
         """Whether that much lies in the bulk value."""
-        return size <= self._bulk_left
+        return size <= self.bulk_left
 
     def feed(self, _data):
         """The thread."""
@@ -102,6 +103,44 @@ async def test_only_what_may_take_long_is_read_in_a_worker():
     assert await feed(Noting(0), bytes(INLINE_BYTES + 1)) is not here
     assert await feed(Noting(10**6), bytes(10**6)) is here
     assert await feed(Noting(10**6 - 1), bytes(10**6)) is not here
+
+
+def test_no_more_files_are_parsed_at_a_time_than_there_are_workers():
+    """However many files come at once, so many are parsed at a time as there are workers; the others wait."""
+    running = most = 0
+    lock = threading.Lock()
+
+    class Slow(Noting):
+        def feed(self, _data):
+            nonlocal running, most
+            with lock:
+                running += 1
+                most = max(most, running)
+            time.sleep(0.02)
+            with lock:
+                running -= 1
+
+    async def many():
+        asyncio.get_running_loop().set_default_executor(workers())
+        await asyncio.gather(*(feed(Slow(0), bytes(INLINE_BYTES + 1)) for _ in range(20)))
+
+    asyncio.run(many())
+    assert most == WORKERS
+
+
+def test_large_chunk_goes_in_parts_but_for_bulk_data():
+    """A chunk is cut so that others may have their turn between, and left whole from where it is bulk data."""
+    chunk = bytes(range(256)) * 4096
+    parts = list(parts_of(chunk, Noting(0)))
+    assert b"".join(parts) == chunk
+    assert {len(part) for part in parts} == {256 * 1024}
+    assert next(parts_of(chunk, Noting(len(chunk)))) is chunk
+    reader = Noting(0)
+    parts = parts_of(chunk, reader)
+    assert len(next(parts)) == 256 * 1024
+    reader.bulk_left = len(chunk)
+    assert next(parts) == chunk[256 * 1024 :]
+    assert next(parts, None) is None
 
 
 @pytest.mark.parametrize("size", [500, 5000, 100_000])
@@ -186,10 +225,12 @@ async def test_a_file_that_breaks_off_amid_its_pixels_ends_in_an_error():
     """What was given of it is not followed by a clean end."""
     header = EXPLICIT.file(*plain(EXPLICIT)[:8]) + EXPLICIT.header(0x7FE00010, "OW", 9_000_000)
     rewriting = Rewriting(max_bytes=1_000_000, wait_seconds=1)
-    async with aclosing(rewriting.streamed(Upload([header, bytes(1_000_000)]), begin())) as stream:
-        assert sum([len(await anext(stream)) for _ in range(4)]) > 1_000_000
-        with pytest.raises(ServiceError) as raised:
-            await anext(stream)
+    given = 0
+    with pytest.raises(ServiceError) as raised:
+        async with aclosing(rewriting.streamed(Upload([header, bytes(1_000_000)]), begin())) as stream:
+            async for piece in stream:
+                given += len(piece)
+    assert given > 1_000_000
     assert raised.value.reason is Reason.TRUNCATED_FILE
 
 
