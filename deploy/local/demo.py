@@ -108,6 +108,16 @@ async def _look_into_files(shown: Transcript) -> None:
     shown.expect("PatientID", tags["PatientID"], "MRN9")
     shown.expect("StudyDescription", tags["StudyDescription"], "After the edit")
 
+    shown.say("De-identify a file; the answer says that its pixels may still show a face, and that nobody looked")
+    options = {"dates": "SHIFT", "clean_descriptors": "true"}
+    without = await shown.send("POST", f"{API}/deidentify", params=options, files=form("CT_small.dcm"))
+    shown.expect("x-deidentify-doubts", without.headers["x-deidentify-doubts"], "BURNED_IN_ANNOTATION_UNKNOWN,FACE")
+    body = {"file": ("without.dcm", without.content, "application/dicom")}
+    after = (await shown.send("POST", f"{API}/read-tags", files=body)).json()["tags"]
+    shown.expect("a pseudonym for the patient", after["PatientID"].startswith("DEID-"), wanted=True)
+    shown.expect("other UIDs", after["StudyInstanceUID"] != tags["StudyInstanceUID"], wanted=True)
+    shown.expect("StudyDescription", after["StudyDescription"], "")
+
 
 async def _upload(shown: Transcript) -> str:
     shown.say("Store a file for an order; its AccessionNumber is set on the way")

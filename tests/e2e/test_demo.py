@@ -53,6 +53,7 @@ def test_the_demo_shows_the_main_job_and_leaves_nothing_behind() -> None:
         "studies?",
         "read-tags",
         "modify-tags",
+        "deidentify",
         "thumbnail/",
         "patient/",
         "upload-logs",
