@@ -4,6 +4,9 @@ import re
 from datetime import datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom._dicom_dict import DicomDictionary
 from pydicom.datadict import tag_for_keyword
 
 from service_runtime.errors import Reason, ServiceError
@@ -13,6 +16,7 @@ from tag_service.domain.deidentify.options import Dates, Options, methods
 from tag_service.domain.deidentify.profile import _DUMMIES, Profile
 from tag_service.domain.deidentify.table import basic_actions
 from tag_service.domain.treatment import Fate, Identity
+from tag_service.domain.vr import VRS
 
 KEY = b"one key of more than thirty-two bytes"
 OTHER_KEY = b"another key of more than thirty-two bytes"
@@ -371,6 +375,34 @@ def test_free_text_that_the_table_passes_over_is_cleaned():
     assert fate("DocumentTitle") is Fate.REPLACE
     assert replaced("DocumentTitle", "Report of Richard Roe") == "* of *"
     assert replaced("CommentsOnTheScheduledProcedureStep", "Roe") == "ANONYMOUS"
+
+
+OPTIONS = st.builds(
+    Options, dates=st.sampled_from(Dates), **{name: st.booleans() for name in Options.__slots__ if name != "dates"}
+)
+TAGS = st.one_of(
+    st.sampled_from(sorted(basic_actions())),
+    st.sampled_from(sorted(DicomDictionary)),
+    st.integers(0, 0xFFFFFFFF),
+).filter(lambda tag: tag >> 16 != 0x0004)
+
+
+@given(OPTIONS, TAGS, st.sampled_from(sorted(VRS)), st.text(max_size=40), st.sampled_from(["", "NQHeader"]))
+def test_every_element_has_a_fate_and_every_replacement_is_valid(options, tag, file_vr, text, creator):
+    """De-identification: whatever tag, VR and value an element has, and whatever the options, its fate is known, and
+    what takes its place is ASCII and valid for its VR.
+    """
+    begun = Profile(options, KEY)
+    begun.begin(Identity(patient_id="MRN7"))
+    if begun.fate(tag, file_vr, creator) is not Fate.REPLACE:
+        return
+    known = dictionary.implicit_vr(tag) if file_vr == "UN" else file_vr
+    if known not in values.SETTABLE_VRS:
+        return
+    # No longer than the VR allows, for what is cleaned becomes no longer.
+    new = begun.replacement(tag, known, text[:16])
+    assert new.isascii()
+    assert values.check(known, new) == ""
 
 
 def test_a_directory_is_refused():
