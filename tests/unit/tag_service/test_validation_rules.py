@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tag_service.domain import element_rules, instance_rules, plain_forms, values
+from tag_service.domain import element_rules, plain_forms, values
 from tag_service.domain.charset import DEFAULT
 from tag_service.domain.dictionary import entry_of
 from tag_service.domain.limits import Limits
@@ -402,9 +402,6 @@ def test_warnings_of_read_tags_have_rules():
     ]
 
 
-TAGS = {"LO": 0x00081030, "PN": 0x00081070, "UI": 0x00081155, "DA": 0x00080022, "DS": 0x00180050, "CS": 0x00080064}
-
-
 @given(data=st.data())
 @settings(max_examples=600, deadline=None, derandomize=True)
 def test_what_is_right_at_first_sight_is_right(data):
@@ -437,8 +434,3 @@ def test_plain_forms_know_the_usual_values():
     assert plain_forms.standard_form(0x00100020, "LO") is plain_forms.private_form("LO")
     assert plain_forms.standard_form(0x00100020, "SH") is None
     assert plain_forms.standard_form(0x00280030, "DS") is None
-
-
-def test_what_a_module_asks_for_is_seen():
-    """No attribute that is missed could have come unseen."""
-    assert {0x00080016, 0x00080060, 0x0020000D, 0x00100020, 0x00280010, PIXELS} <= instance_rules.SEEN
