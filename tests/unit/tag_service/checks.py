@@ -9,15 +9,28 @@ import pytest
 
 from service_runtime.errors import Reason, ServiceError
 from tag_service.domain import tokens
+from tag_service.domain.chosen import choose
+from tag_service.domain.chosen_reading import ChosenReader
 from tag_service.domain.dicom_json import JsonWriter
+from tag_service.domain.dictionary import tag_text
 from tag_service.domain.limits import Limits
 from tag_service.domain.reading import HeaderReader
 from tag_service.domain.tokenizer import Tokenizer
-from tag_service.domain.validation import Validator
+from tag_service.domain.validation import Validator, Verdict
 from tests.unit.tag_service.building import DEFLATED, body, edit
 from tests.unit.tag_service.damaging import damaged_file
 from tests.unit.tag_service.random_edits import new_value, random_edits, replaced, transcoded, without_group_lengths
-from tests.unit.tag_service.random_files import BuiltFile, Value, as_json, encode, encode_node, random_file
+from tests.unit.tag_service.random_files import (
+    BuiltFile,
+    Items,
+    Tree,
+    Value,
+    as_json,
+    encode,
+    encode_node,
+    is_private,
+    random_file,
+)
 from tests.unit.tag_service.tokens import elements_of, outcome
 
 Seen = Callable[[bytes], None]
@@ -53,11 +66,23 @@ def check_reading(random: Random, seen: Seen) -> None:
     texts = {node.tag: node.text for node in reversed(file.tree) if isinstance(node, Value)}
     for name, tag in _NAMES.items():
         assert getattr(tags, name) == (texts.get(tag) or "")
-    validator = Validator(Limits())
-    for piece in pieces:
-        validator.feed(piece)
-    validator.close()
-    assert validator.verdict().is_valid
+    assert verdict_of(pieces).is_valid
+    every_text = sorted(texts_of(file.tree))
+    asked = dict(random.sample(every_text, k=min(len(every_text), 20)))
+    chosen_tags, chosen = chosen_of(pieces, list(asked))
+    assert chosen_tags == tags
+    assert {attribute.path: attribute.value for attribute in chosen} == asked
+
+
+def texts_of(tree: Tree, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Path and text of the standard attributes that are text, at every depth."""
+    for node in tree:
+        path = f"{prefix}{tag_text(node.tag)}"
+        if isinstance(node, Items):
+            for number, item in enumerate(node.items):
+                yield from texts_of(item, f"{path}[{number}].")
+        elif isinstance(node, Value) and node.text is not None and not is_private(node):
+            yield path, node.text
 
 
 def check_rewriting(random: Random, seen: Seen) -> None:
@@ -113,10 +138,7 @@ def check_cut(file: BuiltFile, cut: bytes) -> None:
         with pytest.raises(ServiceError) as caught:
             read()
         assert caught.value.reason in {Reason.TRUNCATED_FILE, Reason.NOT_DICOM, Reason.EMPTY_FILE}
-    validator = Validator(Limits())
-    validator.feed(cut)
-    validator.close()
-    assert not validator.verdict().is_valid
+    assert not verdict_of([cut]).is_valid
 
 
 def whole_elements(file: BuiltFile, size: int) -> int | None:
@@ -154,10 +176,12 @@ def check_damage(random: Random, seen: Seen) -> None:
     check_limits(data, limits)
     attempt(lambda: json.loads(json_of(pieces)))
     attempt(lambda: tags_of(pieces))
-    validator = Validator(Limits())
-    validator.feed(data)
-    validator.close()
-    assert validator.verdict().is_valid is not isinstance(whole[-2], Reason)
+    verdict = verdict_of(pieces)
+    assert verdict == verdict_of([data])
+    assert verdict.is_valid is not isinstance(whole[-2], Reason)
+    assert all(problem.rule for problem in verdict.problems)
+    paths = ["Rows", "(0002,0010)", "PixelData", "(FFFA,FFFA)", _NESTED.partition("=")[0]]
+    assert attempt(lambda: chosen_of(pieces, paths)) == attempt(lambda: chosen_of([data], paths))
     for edits in (
         {},
         {"patient_name": "Ж^é", "remove_private_tags": True},
@@ -254,3 +278,21 @@ CHECKS: dict[str, Callable[[Random, Seen], None]] = {
     "cuts": check_cuts,
     "damage": check_damage,
 }
+
+
+def chosen_of(pieces: list[bytes], paths: list[str]) -> Any:
+    """The 20 attributes and those of these paths."""
+    reader = ChosenReader(choose(paths), Limits())
+    if not any(map(reader.feed, pieces)):
+        reader.close()
+    header, attributes = reader.answer()
+    return header.tags, attributes
+
+
+def verdict_of(pieces: list[bytes]) -> Verdict:
+    """What the file is and what is wrong with it."""
+    validator = Validator(Limits())
+    for piece in pieces:
+        validator.feed(piece)
+    validator.close()
+    return validator.verdict()
