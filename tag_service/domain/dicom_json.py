@@ -19,7 +19,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from tag_service.domain import tokens
@@ -54,7 +54,7 @@ _TELLING: Final = frozenset({SPECIFIC_CHARACTER_SET, _PIXEL_REPRESENTATION})
 _PN_GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Scope:
     """What the values of a data set or item depend on."""
 
@@ -105,7 +105,7 @@ class JsonWriter:
             if self._passing_over:
                 self._pass_over(event)
             elif isinstance(event, Run):
-                self._take_run(event, self._scopes[-1])
+                self._take_run(event)
             elif event[0] != tokens.CHUNK:
                 self._take_token(event, self._scopes[-1])
 
@@ -113,8 +113,8 @@ class JsonWriter:
         if not isinstance(event, Run):
             self._passing_over += (event[0] == tokens.SEQUENCE) - (event[0] == tokens.SEQUENCE_END)
 
-    def _take_run(self, run: Run, scope: _Scope) -> None:
-        written_tags, texts = [], []
+    def _take_run(self, run: Run) -> None:
+        scope, written_tags, texts = self._scopes[-1], [], []
         buffer, base, last = run.buffer, run.base, self._output.last_tag
         for tag, vr, _, start, stop in run.elements:
             if tag not in _TELLING:
@@ -128,39 +128,39 @@ class JsonWriter:
                     text = self._element(scope, tag, vr, buffer[start:stop], base + start)
             else:
                 text = self._element(scope, tag, vr, buffer[start:stop], base + start)
+                scope = self._scopes[-1] = _told(scope, tag, buffer[start:stop])
             written_tags.append(tag)
             texts.append(text)
         self._output.add_all(written_tags, texts)
 
     def _take_token(self, token: Token, scope: _Scope) -> None:
         kind, tag, vr, header, _, offset = token
-        if kind in {tokens.BULK, tokens.FRAGMENTS}:
-            self._bulk = _known(vr), offset + len(header)
-        elif kind == tokens.BULK_END:
-            vr, start = self._bulk
-            if tag & 0xFFFF:
-                self._output.add(tag, _left_out(vr, start, offset - start))
-        elif kind == tokens.SEQUENCE:
-            if tag & 0xFFFF and self._output.begin_sequence(tag):
-                self._sequences.append(_Sequence(scope.little or vr == "UN"))
-            else:
-                self._passing_over = 1
-        elif kind == tokens.ITEM_BEGIN:
+        if kind == tokens.ITEM_BEGIN:
             sequence = self._sequences[-1]
-            self._scopes.append(_Scope(scope.charsets, scope.is_signed, sequence.little))
+            self._scopes.append(scope if scope.little is sequence.little else replace(scope, little=sequence.little))
             self._output.begin_item(sequence.item_count)
             sequence.item_count += 1
         elif kind == tokens.ITEM_END:
             self._scopes.pop()
             self._output.end_item()
+        elif kind == tokens.SEQUENCE:
+            if tag & 0xFFFF and self._output.begin_sequence(tag):
+                self._sequences.append(_Sequence(scope.little or vr == "UN"))
+            else:
+                self._passing_over = 1
         elif kind == tokens.SEQUENCE_END:
             self._output.end_sequence(self._sequences.pop().item_count)
+        elif kind in {tokens.BULK, tokens.FRAGMENTS}:
+            self._bulk = _known(vr), offset + len(header)
+        elif kind == tokens.BULK_END:
+            vr, start = self._bulk
+            if tag & 0xFFFF:
+                self._output.add(tag, _left_out(vr, start, offset - start))
         elif kind == tokens.DATA_SET:
-            scope.little = self._tokenizer.encoding.little_endian
+            self._scopes[-1] = replace(scope, little=self._tokenizer.encoding.little_endian)
 
     def _element(self, scope: _Scope, tag: int, vr: str, value: bytes, offset: int) -> str:
         if tag == SPECIFIC_CHARACTER_SET:
-            scope.charsets = charsets_of(value)
             return '{"vr":"CS","Value":["ISO_IR 192"]}'
         little = scope.little
         if vr == "UN" and self._tokenizer.encoding.explicit:
@@ -168,12 +168,17 @@ class JsonWriter:
             vr, little = _standard_vr(tag), True
         elif vr == "US" and not self._tokenizer.encoding.explicit and scope.is_signed and _may_be_signed(tag):
             vr = "SS"
-        if tag == _PIXEL_REPRESENTATION:
-            scope.is_signed = value[:2].strip(b"\0") == b"\x01"
         vr = _known(vr)
         if (vr in BULK_VRS and len(value) > INLINE_BYTES) or len(value) % SIZES.get(vr, 1):
             return _left_out(vr, offset, len(value))
         return _attribute(vr, value, scope.charsets, little=little)
+
+
+def _told(scope: _Scope, tag: int, value: bytes) -> _Scope:
+    """What the values that follow depend on, once this one of _TELLING has come."""
+    if tag == SPECIFIC_CHARACTER_SET:
+        return replace(scope, charsets=charsets_of(value))
+    return replace(scope, is_signed=value[:2].strip(b"\0") == b"\x01")
 
 
 def _standard_vr(tag: int) -> str:

@@ -26,7 +26,7 @@ class _Object:
     __slots__ = ("apart", "starts", "tags")
 
     def __init__(self) -> None:
-        # Most items of a file that is full of them are small or empty: they get arrays when they need them.
+        # Most items of a file that is full of them are small: they get arrays when they need them.
         self.tags = _NO_TAGS
         self.starts = _NO_STARTS
         self.apart: dict[int, bytes] = {}
@@ -165,12 +165,14 @@ class JsonOutput:
     def _set_apart(self, current: _Object, tag: int, data: bytes) -> None:
         current.apart[tag] = data
         self._apart += len(data) + _APART_BYTES
-        self._check_size()
+        if self._size + self._apart > self._max_bytes:
+            raise self._too_large()
 
     def _write(self, data: bytes) -> None:
         self._bytes.write(data)
         self._size += len(data)
-        self._check_size()
+        if self._size + self._apart > self._max_bytes:
+            raise self._too_large()
 
     def _cut(self, start: int) -> bytes:
         """Takes back what was written from `start` on."""
@@ -181,11 +183,10 @@ class JsonOutput:
         self._size = start
         return data
 
-    def _check_size(self) -> None:
-        if self._size + self._apart > self._max_bytes:
-            raise ServiceError(
-                Reason.STRUCTURE_LIMIT,
-                f"All attributes of the file would make an answer of more than {self._max_bytes} bytes. "
-                "Choose some with ReadTags.",
-                metadata={"limit": "answer bytes", "limit_bytes": str(self._max_bytes)},
-            )
+    def _too_large(self) -> ServiceError:
+        return ServiceError(
+            Reason.STRUCTURE_LIMIT,
+            f"All attributes of the file would make an answer of more than {self._max_bytes} bytes. "
+            "Choose some with ReadTags.",
+            metadata={"limit": "answer bytes", "limit_bytes": str(self._max_bytes)},
+        )

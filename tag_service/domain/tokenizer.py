@@ -34,6 +34,7 @@ from tag_service.domain.tokens import (
     META_ELEMENT,
     PREAMBLE,
     SEQUENCE,
+    SEQUENCE_END,
     TRAILING,
     Event,
     Run,
@@ -299,8 +300,15 @@ class Tokenizer:
                     kind = SEQUENCE
             if kind == SEQUENCE:
                 header_bytes += size
-                yield nesting.enter_sequence(tag, vr, buf[pos : pos + size], length, base + pos)
+                token = nesting.enter_sequence(tag, vr, buf[pos : pos + size], length, base + pos)
                 pos += size
+                if not length:
+                    # As with items: left before anything looks at what is open.
+                    stack.pop()
+                    yield token
+                    yield (SEQUENCE_END, tag, "", b"", b"", base + pos)
+                    continue
+                yield token
                 continue
             if kind is None:
                 if base + pos + size + length > end:
