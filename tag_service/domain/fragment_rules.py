@@ -9,6 +9,8 @@ from tag_service.domain.vr import ITEM
 
 _ODD_FRAGMENT: Final = Finding(ProblemCode.INVALID_VALUE, "A fragment has an odd length.", "PS3.5 A.4")
 _DELIMITER: Final = Finding(ProblemCode.INVALID_DELIMITER, "The delimiter of the fragments has a length.")
+# The group of items and delimiters, little endian.
+_LITTLE_GROUP: Final = b"\xfe\xff"
 
 
 class FragmentRules:
@@ -17,10 +19,9 @@ class FragmentRules:
     `fragments` is how many there are so far, `table_bytes` the length of the basic offset table before them.
     """
 
-    def __init__(self, *, little: bool) -> None:
+    def __init__(self) -> None:
         self.fragments = -1
         self.table_bytes = 0
-        self._header = PLAIN_HEADER[little]
         self._left = 0
         self._has_odd_fragment = False
         self._delimiter_length = 0
@@ -30,7 +31,8 @@ class FragmentRules:
         if self._left:
             self._left -= len(chunk)
             return
-        group, element, length = self._header(chunk, 0)
+        is_little = chunk[:2] == _LITTLE_GROUP
+        group, element, length = PLAIN_HEADER[is_little](chunk, 0)
         if group << 16 | element != ITEM:
             self._delimiter_length = length
             return

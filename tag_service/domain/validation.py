@@ -52,11 +52,10 @@ class Verdict:
 class _Scope:
     """The data set or an open item: its character set, and what it takes to judge the next element."""
 
-    __slots__ = ("blocks", "charsets", "little", "order")
+    __slots__ = ("blocks", "charsets", "order")
 
-    def __init__(self, charsets: Charsets, *, little: bool) -> None:
+    def __init__(self, charsets: Charsets) -> None:
         self.charsets = charsets
-        self.little = little
         self.order = TagOrder()
         self.blocks = PrivateBlocks()
 
@@ -70,7 +69,7 @@ class Validator:
         self._error: Problem | None = None
         self._file_meta = FileMetaRules()
         self._instance = InstanceRules()
-        self._root = _Scope(DEFAULT, little=True)
+        self._root = _Scope(DEFAULT)
         self._scopes = [self._root]
         self._bulk_start = 0
         self._fragments: FragmentRules | None = None
@@ -102,6 +101,7 @@ class Validator:
         is_dicom = error is None or error.code not in _NO_DICOM
         problems = self._tokenizer.problems if is_dicom else []
         told = problems[: MAX_PROBLEMS - 1] if error else problems
+        left_out = self._tokenizer.problems_left_out + len(problems) - len(told)
         transfer_syntax_uid = self._tokenizer.transfer_syntax_uid
         sop_class_uid = self._sop_class_uid()
         return Verdict(
@@ -115,7 +115,7 @@ class Validator:
             size_bytes=self._size,
             has_pixel_data=self._instance.has_pixel_data,
             problems=(*told, error) if error else tuple(told),
-            problems_left_out=self._tokenizer.problems_left_out + len(problems) - len(told),
+            problems_left_out=min(left_out, _MAX_LEFT_OUT),
         )
 
     def _sop_class_uid(self) -> str:
@@ -133,7 +133,7 @@ class Validator:
     def _take_run(self, run: Run, scope: _Scope) -> None:
         if self._tokenizer.problems_left_out > _MAX_LEFT_OUT:
             if scope is self._root:
-                self._see(run)
+                self._see_all(run)
             return
         buffer, blocks = run.buffer, scope.blocks
         in_order = scope.order.take([element[0] for element in run.elements])
@@ -150,10 +150,10 @@ class Validator:
             if is_right is None or (stop - start) % 2 or not is_right(buffer, start, stop) or tag in _KEPT:
                 self._look_at(tag, vr, buffer[start:stop], scope)
 
-    def _see(self, run: Run) -> None:
+    def _see_all(self, run: Run) -> None:
         for tag, vr, _, start, stop in run.elements:
             if tag in SEEN:
-                self._instance.see(tag, vr, run.buffer[start:stop], little=self._root.little)
+                self._see(tag, vr, run.buffer[start:stop])
 
     def _look_at(self, tag: int, vr: str, value: bytes, scope: _Scope) -> None:
         """A value that may be wrong, or that others depend on."""
@@ -161,7 +161,10 @@ class Validator:
             scope.charsets = charsets_of(value)
         self._note_all(tag, check_element(tag, vr, value, scope.charsets))
         if scope is self._root and tag in SEEN:
-            self._instance.see(tag, vr, value, little=scope.little)
+            self._see(tag, vr, value)
+
+    def _see(self, tag: int, vr: str, value: bytes) -> None:
+        self._instance.see(tag, vr, value, little=self._tokenizer.encoding.little_endian)
 
     def _take_token(self, token: Token, scope: _Scope) -> None:
         kind, tag, vr, header, value, offset = token
@@ -171,11 +174,11 @@ class Validator:
                 self._note_all(tag, scope.blocks.check(tag, vr))
             self._note_all(tag, check_vr(tag, vr))
             self._bulk_start = offset + len(header)
-            self._fragments = FragmentRules(little=scope.little) if kind == tokens.FRAGMENTS else None
+            self._fragments = FragmentRules() if kind == tokens.FRAGMENTS else None
         elif kind == tokens.BULK_END:
             self._end_bulk(tag, offset - self._bulk_start, scope)
         elif kind == tokens.ITEM_BEGIN:
-            self._scopes.append(_Scope(scope.charsets, little=scope.little))
+            self._scopes.append(_Scope(scope.charsets))
         elif kind == tokens.ITEM_END:
             self._scopes.pop()
             self._check_delimiter(tag, header)
@@ -184,7 +187,6 @@ class Validator:
         elif kind == tokens.META_ELEMENT:
             self._note_all(tag, self._file_meta.add(tag, vr, header, value, offset))
         elif kind == tokens.DATA_SET:
-            self._root.little = self._tokenizer.encoding.little_endian
             self._note_each(self._file_meta.end(offset))
 
     def _check_order(self, tag: int, scope: _Scope) -> None:
@@ -196,7 +198,7 @@ class Validator:
         if scope is self._root and tag in PIXEL_TAGS:
             self._instance.see_pixel_data(tag, length, self._fragments)
         elif scope is self._root and tag in SEEN:
-            self._instance.see(tag, "UN", b"?", little=True)
+            self._see(tag, "UN", b"?")
         self._fragments = None
 
     def _check_delimiter(self, tag: int, delimiter: bytes) -> None:

@@ -18,6 +18,7 @@ from tag_service.domain.validation import Validator
 from tests.unit.tag_service.building import (
     DEFLATED,
     ENCODINGS,
+    EXPLICIT_BIG,
     EXPLICIT_LITTLE,
     IMPLICIT_LITTLE,
     NAMES,
@@ -145,6 +146,10 @@ def test_delimiters_have_no_length():
     )
     assert judged(fragments + EXPLICIT.tag(0xFFFEE0DD, 0)) == []
     assert judged(fragments + EXPLICIT.tag(0xFFFEE0DD, 4)) == [("INVALID_DELIMITER", "(0028,2000)", rule)]
+    big = Writer(EXPLICIT_BIG)
+    fragments = big.header(0x00282000, "OB", 0xFFFFFFFF) + big.tag(0xFFFEE000, 2) + b"ab"
+    assert judged(fragments + big.tag(0xFFFEE0DD, 0), writer=big) == []
+    assert judged(fragments + big.tag(0xFFFEE0DD, 4), writer=big) == [("INVALID_DELIMITER", "(0028,2000)", rule)]
 
 
 # File meta information.
