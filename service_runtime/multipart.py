@@ -16,10 +16,13 @@ _MAX_CONTENT_TYPE = 1024
 
 @dataclass(frozen=True, slots=True)
 class PartBegin:
-    """A part begins: the name of its field, and its file name, which is None where the field is plain text."""
+    """A part begins: the name of its field, its file name, which is None where the field is plain text, and what it
+    says it is.
+    """
 
     field: str
     filename: str | None
+    content_type: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class MultipartBody:
         self._header = bytearray()
         self._value = bytearray()
         self._disposition = b""
+        self._content_type = b""
         self._ended = False
         callbacks: MultipartCallbacks = {
             "on_part_begin": self._on_part_begin,
@@ -77,11 +81,14 @@ class MultipartBody:
             raise _invalid("it ends before its closing boundary")
 
     def _on_part_begin(self) -> None:
-        self._disposition = b""
+        self._disposition = self._content_type = b""
 
     def _on_header_end(self) -> None:
-        if self._header.lower() == b"content-disposition":
+        name = self._header.lower()
+        if name == b"content-disposition":
             self._disposition = bytes(self._value)
+        elif name == b"content-type":
+            self._content_type = bytes(self._value)
         self._header.clear()
         self._value.clear()
 
@@ -92,6 +99,7 @@ class MultipartBody:
             PartBegin(
                 field=options.get(b"name", b"").decode("utf-8", "replace"),
                 filename=None if filename is None else filename.decode("utf-8", "replace"),
+                content_type=self._content_type.decode("latin-1"),
             )
         )
 

@@ -27,6 +27,8 @@ _CODES: dict[StatusCode, tuple[Reason, ...]] = {
         Reason.UNSUPPORTED_MEDIA_TYPE,
         Reason.MULTIPART_INVALID,
         Reason.FILE_FIELD_MISSING,
+        Reason.ARCHIVE_INVALID,
+        Reason.ARCHIVE_UNSUPPORTED,
         Reason.EMPTY_FILE,
         Reason.NOT_DICOM,
         Reason.TRUNCATED_FILE,
@@ -53,6 +55,7 @@ _CODES: dict[StatusCode, tuple[Reason, ...]] = {
     ),
     StatusCode.FAILED_PRECONDITION: (
         Reason.EDIT_REFUSED,
+        Reason.DIRECTORY_MISMATCH,
         Reason.PATIENT_MISMATCH,
         Reason.PATIENT_ID_MISSING,
         Reason.PATIENT_UNKNOWN,

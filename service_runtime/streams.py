@@ -9,8 +9,9 @@ from typing import Any, Protocol, TypeVar
 from google.api import httpbody_pb2
 from grpc.aio import ServicerContext
 
+from service_runtime.bodies import Piece, is_form, no_file
 from service_runtime.metadata import value_of
-from service_runtime.uploads import Piece, UploadLimits, UploadReader, is_form, next_in_time, no_file
+from service_runtime.uploads import ArchiveLimits, UploadLimits, UploadReader, next_in_time
 
 
 class UploadMessage(Protocol):
@@ -34,9 +35,13 @@ _DEADLINE_LAG_SECONDS = 0.1
 
 
 async def open_upload(
-    requests: AsyncIterator[MessageT], context: ServicerContext[Any, Any], limits: UploadLimits
+    requests: AsyncIterator[MessageT],
+    context: ServicerContext[Any, Any],
+    limits: UploadLimits,
+    *,
+    archives: ArchiveLimits | None = None,
 ) -> tuple[MessageT, UploadReader]:
-    """The first message, which carries the options, and the reader of the files.
+    """The first message, which carries the options, and the reader of the files; with `archives`, also of theirs.
 
     Raises FILE_FIELD_MISSING for a stream without any message, UPLOAD_STALLED.
     """
@@ -47,7 +52,7 @@ async def open_upload(
     length = value_of(context.invocation_metadata(), "x-content-length")
     declared_bytes = int(length) if length.isdecimal() and len(length) < 20 else None
     pieces = _Pieces(first, requests, context, declared_bytes=declared_bytes)
-    return first, UploadReader(pieces, limits, declared_bytes=declared_bytes)
+    return first, UploadReader(pieces, limits, archives=archives, declared_bytes=declared_bytes)
 
 
 class _Pieces:

@@ -2,31 +2,25 @@
 
 An upload is a stream of pieces, which are either the bytes of files themselves or a multipart/form-data body. An
 `UploadReader` turns it into files, each an async iterator of chunks, and enforces the limits while reading: nothing is
-believed that the client says about sizes. Reading is strictly forward: what a file's reader left unread is skipped,
-and still counted, when the next file is asked for.
+believed that the client says about sizes. The files of a ZIP archive come in its place. Reading is strictly forward:
+what a file's reader left unread is skipped, and still counted, when the next file is asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
-import unicodedata
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from service_runtime.errors import InvalidFieldError, Reason, ServiceError, Violation
-from service_runtime.multipart import FormEvent, MultipartBody, PartBegin, PartEnd, boundary_of
+from service_runtime.bodies import FormBody, Piece, RawBody, body_of, no_file
+from service_runtime.errors import Reason, ServiceError
+from service_runtime.unpacking import ArchiveBegin, FileBegin, FileEnd, FileEvent
+from service_runtime.zip_format import Unpacking, too_large
 
-RAW_TYPES = ("", "application/dicom", "application/octet-stream")
-FORM_TYPE = "multipart/form-data"
-FILE_FIELDS = ("file", "files")
 MIB = 1024 * 1024
-_MAX_RAW_NAME = 1024
-_MAX_CONTENT_TYPE = 1024
-_FORM_SLICE_BYTES = 256 * 1024
-# General categories of Unicode (UAX 44, table 12).
-_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+# So much is unpacked of an archive before others have their turn.
+_UNPACKED_AT_ONCE = 512 * 1024
 
 T = TypeVar("T")
 
@@ -42,33 +36,24 @@ class UploadLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """One message of an upload. The content type counts on the first one, the name on the first of its file."""
+class ArchiveLimits:
+    """What the ZIP archives of one request may hold, besides: how many entries, and how many times as long as packed
+    one may be.
+    """
 
-    data: bytes
-    content_type: str = ""
-    filename: str = ""
-    end_of_file: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _FileBegin:
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class _FileEnd:
-    pass
-
-
-_Event = _FileBegin | bytes | _FileEnd
+    entries: int
+    ratio: int
 
 
 class UploadedFile:
-    """One file of an upload: its name, as the client gave it, and its chunks, each to be read once."""
+    """One file of an upload: its name, as the client gave it, and its chunks, each to be read once.
 
-    def __init__(self, name: str, events: _Events, *, max_bytes: int, only: bool) -> None:
-        self.name = name
+    `path` is where it lies in its archive, "" where that is nowhere; None without an archive.
+    """
+
+    def __init__(self, begin: FileBegin, events: _Events, *, max_bytes: int, only: bool) -> None:
+        self.name = begin.name
+        self.path = begin.path
         self._events = events
         self._max_bytes = max_bytes
         self._only = only
@@ -78,7 +63,8 @@ class UploadedFile:
     async def __aiter__(self) -> AsyncGenerator[bytes, None]:
         """The chunks, none empty. An iteration that was left or cancelled can be taken up by another.
 
-        Raises FILE_TOO_LARGE, or what breaks the request: UPLOAD_TOO_LARGE, UPLOAD_STALLED, MULTIPART_INVALID, and
+        Raises FILE_TOO_LARGE, what is wrong with an entry of an archive (ARCHIVE_INVALID, ARCHIVE_UNSUPPORTED,
+        STRUCTURE_LIMIT), or what breaks the request: UPLOAD_TOO_LARGE, UPLOAD_STALLED, MULTIPART_INVALID, and
         TOO_MANY_FILES where another file follows the only one allowed. The last chunk may be followed by an error:
         a file is complete only when its iteration ends.
         """
@@ -87,10 +73,12 @@ class UploadedFile:
             if isinstance(event, bytes):
                 self._size += len(event)
                 if self._size > self._max_bytes:
-                    raise _too_large(Reason.FILE_TOO_LARGE, "The file", "MAX_DICOM_FILE_SIZE_MB", self._max_bytes)
+                    raise too_large(Reason.FILE_TOO_LARGE, "The file", "MAX_DICOM_FILE_SIZE_MB", self._max_bytes)
                 yield event
             else:
                 self._ended = True
+                if isinstance(event, FileEnd) and event.error is not None:
+                    raise event.error
         if self._only and await self._events.next() is not None:
             raise _too_many_files(1)
 
@@ -103,108 +91,141 @@ class UploadedFile:
 class UploadReader:
     """The files of one upload. Use `files` or `only_file`, once.
 
-    `declared_bytes` is the request's Content-Length where there is one: too large a request is then refused before any
-    of it is read.
+    With `archives`, a ZIP archive is unpacked. `declared_bytes` is the request's Content-Length where there is one: too
+    large a request is then refused before any of it is read.
     """
 
     def __init__(
-        self, pieces: AsyncIterator[Piece], limits: UploadLimits, *, declared_bytes: int | None = None
+        self,
+        pieces: AsyncIterator[Piece],
+        limits: UploadLimits,
+        *,
+        archives: ArchiveLimits | None = None,
+        declared_bytes: int | None = None,
     ) -> None:
         """Where `pieces` can be awaited again after a wait for it was cancelled, so can the files and their chunks."""
         self._limits = limits
-        self._events = _Events(pieces, limits, declared_bytes=declared_bytes)
+        self._events = _Events(pieces, limits, archives, declared_bytes=declared_bytes)
+
+    async def begins_with_archive(self) -> bool:
+        """Whether the first file is an archive; to be asked before any file. Raises what breaks the request."""
+        return isinstance(await self._events.peek(), ArchiveBegin)
 
     async def files(self) -> AsyncGenerator[UploadedFile, None]:
         """Each file in turn. Raises FILE_FIELD_MISSING where there is none, TOO_MANY_FILES at the first one too many,
-        and what breaks the request, also when it was raised to the reader of a file before.
+        and what breaks the request or ends an archive, also when it was raised to the reader of a file before.
         """
-        count = 0
+        sent = found = 0
         while (event := await self._events.next()) is not None:
-            count += 1
-            if count > self._limits.files:
-                raise _too_many_files(self._limits.files)
-            file = self._file(event, only=False)
-            yield file
-            await file.skip()
+            # An archive is one file that is sent; its entries have their own limit.
+            if isinstance(event, ArchiveBegin) or (isinstance(event, FileBegin) and event.path is None):
+                sent += 1
+                if sent > self._limits.files:
+                    raise _too_many_files(self._limits.files)
+            if not isinstance(event, ArchiveBegin):
+                found += 1
+                file = self._file(event, only=False)
+                yield file
+                await file.skip()
+        if not found:
+            raise no_file()
 
     async def only_file(self) -> UploadedFile:
-        """The file of a request that may bring just one. Raises FILE_FIELD_MISSING, and what breaks the request."""
-        return self._file(await self._events.next(), only=True)
+        """The file of a request that may bring just one. Raises FILE_FIELD_MISSING, UNSUPPORTED_MEDIA_TYPE for an
+        archive, and what breaks the request.
+        """
+        event = await self._events.next()
+        if isinstance(event, ArchiveBegin):
+            raise ServiceError(
+                Reason.UNSUPPORTED_MEDIA_TYPE,
+                "An archive holds many files: send it to upload-multiple.",
+            )
+        return self._file(event, only=True)
 
-    def _file(self, event: _Event | None, *, only: bool) -> UploadedFile:
-        assert isinstance(event, _FileBegin)  # noqa: S101 - the formats below alternate begin, chunks, end
-        return UploadedFile(event.name, self._events, max_bytes=self._limits.file_bytes, only=only)
+    def _file(self, event: FileEvent | None, *, only: bool) -> UploadedFile:
+        assert isinstance(event, FileBegin)  # noqa: S101 - the bodies alternate begin, chunks, end
+        return UploadedFile(event, self._events, max_bytes=self._limits.file_bytes, only=only)
 
 
 class _Events:
-    """The events of an upload, in order.
+    """The events of an upload, in order, made one by one: a piece of an archive may be many of them, and large.
 
     A plain object and no generator, for the task that waits for a file's next chunk may be cancelled (the file was
     refused), and the files behind it must not be lost with it.
     """
 
-    def __init__(self, pieces: AsyncIterator[Piece], limits: UploadLimits, *, declared_bytes: int | None) -> None:
+    def __init__(
+        self,
+        pieces: AsyncIterator[Piece],
+        limits: UploadLimits,
+        archives: ArchiveLimits | None,
+        *,
+        declared_bytes: int | None,
+    ) -> None:
         self._pieces = pieces
         self._limits = limits
+        self._unpacking: Unpacking | None = None
+        if archives is not None:
+            self._unpacking = Unpacking(
+                max_entries=archives.entries,
+                max_bytes=limits.request_bytes,
+                file_bytes=limits.file_bytes,
+                ratio=archives.ratio,
+            )
         self._size = 0
-        self._format: _Raw | _Form | None = None
-        self._waiting: deque[_Event] = deque()
+        self._body: RawBody | FormBody | None = None
+        self._coming: Iterator[FileEvent] = iter(())
+        self._peeked: FileEvent | None = None
+        self._since_pause = 0
         self._ended = False
         self._error: ServiceError | None = None
         if declared_bytes is not None and declared_bytes > limits.request_bytes:
             self._error = self._request_too_large()
 
-    async def next(self) -> _Event | None:
+    async def peek(self) -> FileEvent | None:
+        """The next event, which stays the next."""
+        if self._peeked is None:
+            self._peeked = await self.next()
+        return self._peeked
+
+    async def next(self) -> FileEvent | None:
         """The next event, None after the last. What breaks the request is raised now and ever after."""
-        while not self._waiting:
-            if self._error is not None:
-                raise self._error
-            if self._ended:
-                return None
+        if self._peeked is not None:
+            peeked, self._peeked = self._peeked, None
+            return peeked
+        while self._error is None:
+            if self._since_pause > _UNPACKED_AT_ONCE:
+                self._since_pause = 0
+                await asyncio.sleep(0)
             try:
+                event = next(self._coming, None)
+                if event is not None:
+                    self._since_pause += len(event) if isinstance(event, bytes) else 1
+                    return event
+                if self._ended:
+                    return None
                 await self._read()
             except ServiceError as error:
                 self._error = error
-        return self._waiting.popleft()
+        raise self._error
 
     async def _read(self) -> None:
         piece = await next_in_time(self._pieces, self._limits)
         if piece is None:
-            if self._format is None:
+            if self._body is None:
                 raise no_file()
             self._ended = True
-            self._waiting.extend(self._format.close())
+            self._coming = self._body.close()
             return
         self._size += len(piece.data)
         if self._size > self._limits.request_bytes:
             raise self._request_too_large()
-        if self._format is None:
-            self._format = _format_of(piece.content_type)
-        for event in self._format.feed(piece):
-            self._waiting.append(event)
+        if self._body is None:
+            self._body = body_of(piece.content_type, self._unpacking)
+        self._coming = self._body.feed(piece)
 
     def _request_too_large(self) -> ServiceError:
-        return _too_large(Reason.UPLOAD_TOO_LARGE, "The request", "MAX_UPLOAD_SIZE_MB", self._limits.request_bytes)
-
-
-def is_form(content_type: str) -> bool:
-    """Whether a body of this content type is multipart/form-data."""
-    return _media_type(content_type) == FORM_TYPE
-
-
-def _media_type(content_type: str) -> str:
-    return content_type[:_MAX_CONTENT_TYPE].partition(";")[0].strip().lower()
-
-
-def _format_of(content_type: str) -> _Raw | _Form:
-    if is_form(content_type):
-        return _Form(boundary_of(content_type))
-    if _media_type(content_type) in RAW_TYPES:
-        return _Raw()
-    raise ServiceError(
-        Reason.UNSUPPORTED_MEDIA_TYPE,
-        "The body is neither multipart/form-data nor application/dicom. Send one of the two.",
-    )
+        return too_large(Reason.UPLOAD_TOO_LARGE, "The request", "MAX_UPLOAD_SIZE_MB", self._limits.request_bytes)
 
 
 async def next_in_time(messages: AsyncIterator[T], limits: UploadLimits) -> T | None:
@@ -218,114 +239,6 @@ async def next_in_time(messages: AsyncIterator[T], limits: UploadLimits) -> T | 
             f"No byte of the request came for {limits.idle_seconds:g} seconds. Send it again.",
             metadata={"limit": "UPLOAD_IDLE_SECONDS", "limit_seconds": f"{limits.idle_seconds:g}"},
         ) from error
-
-
-def no_file() -> ServiceError:
-    """The error for a request without a file."""
-    return ServiceError(
-        Reason.FILE_FIELD_MISSING,
-        "The request holds no file. Send it as multipart/form-data in a field named `file`, or raw as "
-        "application/dicom.",
-    )
-
-
-class _Raw:
-    """Files as they are, one after the other."""
-
-    def __init__(self) -> None:
-        self._in_file = False
-
-    def feed(self, piece: Piece) -> Iterator[_Event]:
-        """The events that a piece brings."""
-        if not self._in_file:
-            self._in_file = True
-            yield _FileBegin(_clean_name(piece.filename))
-        if piece.data:
-            yield piece.data
-        if piece.end_of_file:
-            self._in_file = False
-            yield _FileEnd()
-
-    def close(self) -> Iterator[_Event]:
-        """The events that the end of the request brings."""
-        if self._in_file:
-            self._in_file = False
-            yield _FileEnd()
-
-
-class _Form:
-    """Files as fields of a form."""
-
-    def __init__(self, boundary: bytes) -> None:
-        self._body = MultipartBody(boundary)
-        self._fields = _Fields()
-        self._is_empty = True
-
-    def feed(self, piece: Piece) -> Iterator[_Event]:
-        """The events that a piece brings. Raises MULTIPART_INVALID, FILE_FIELD_MISSING, INVALID_FIELD."""
-        self._is_empty = self._is_empty and not piece.data
-        # By slices: a body of nothing but tiny parts is refused for them before long is spent on it.
-        for start in range(0, len(piece.data), _FORM_SLICE_BYTES):
-            for part in self._body.feed(piece.data[start : start + _FORM_SLICE_BYTES]):
-                event = self._fields.event_of(part)
-                if event is not None:
-                    yield event
-
-    def close(self) -> Iterator[_Event]:
-        """No event. Raises MULTIPART_INVALID where the body is cut short, FILE_FIELD_MISSING where no file came."""
-        if not self._is_empty:
-            self._body.close()
-        if not self._fields.has_file:
-            raise no_file()
-        return iter(())
-
-
-class _Fields:
-    """Which fields of a form have come. A field that is no file is an error, never silently dropped: it may be an
-    option, such as the patient, that the client believes in force.
-    """
-
-    def __init__(self) -> None:
-        self.has_file = False
-        self._in_file = False
-        self._text_field: str | None = None
-
-    def event_of(self, part: FormEvent) -> _Event | None:
-        match part:
-            case PartBegin():
-                return self._begin(part)
-            case PartEnd():
-                ended, self._in_file = self._in_file, False
-                return _FileEnd() if ended else None
-            case bytes():
-                return part if self._in_file and part else None
-
-    def _begin(self, part: PartBegin) -> _Event | None:
-        self._in_file = part.field in FILE_FIELDS
-        self.has_file |= self._in_file
-        if not self._in_file:
-            if part.filename is not None:
-                raise no_file()
-            self._text_field = part.field
-        if self.has_file and self._text_field is not None:
-            raise InvalidFieldError(
-                Violation(_clean_name(self._text_field), "not a form field; send options as query parameters")
-            )
-        return _FileBegin(_clean_name(part.filename or "")) if self._in_file else None
-
-
-def _clean_name(name: str) -> str:
-    """The name without directories, control and format characters and line ends, at most 255 characters long."""
-    base = name.replace("\\", "/").rpartition("/")[2][:_MAX_RAW_NAME]
-    return "".join(char for char in base if unicodedata.category(char) not in _UNPRINTABLE)[:255]
-
-
-def _too_large(reason: Reason, what: str, setting: str, limit: int) -> ServiceError:
-    return ServiceError(
-        reason,
-        f"{what} is larger than {setting}, {limit // MIB} MiB.",
-        metadata={"limit": setting, "limit_bytes": str(limit)},
-    )
 
 
 def _too_many_files(limit: int) -> ServiceError:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service_runtime.bodies import Piece
 from service_runtime.errors import Reason, ServiceError
-from service_runtime.uploads import MIB, Piece, UploadedFile, UploadLimits, UploadReader
+from service_runtime.uploads import MIB, UploadedFile, UploadLimits, UploadReader
 
 LIMITS = UploadLimits(file_bytes=1000, request_bytes=5000, files=3, idle_seconds=5)
 FORM = 'multipart/form-data; boundary="b0und-ary"'
