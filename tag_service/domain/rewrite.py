@@ -78,7 +78,9 @@ class Rewriter:
             return self._write(self._writer, self._tokenizer.feed(data))
         self._held.append(data)
         self._held_bytes += len(data)
-        if not self._survey.feed(data) and self._held_bytes <= HELD_BYTES:
+        is_known = self._survey.feed(data)
+        # The file meta information is all that may take more, up to the limit on header bytes.
+        if not is_known and (self._held_bytes <= HELD_BYTES or not self._survey.has_begun):
             return []
         pieces, writer = self._begin()
         writer.findings.end_header()

@@ -122,6 +122,8 @@ class Survey:
         noted: frozenset[int] = frozenset(),
     ) -> None:
         self.done = False
+        # Whether the data set has begun, so that its encoding is known.
+        self.has_begun = False
         self.has_pixel_data = False
         self.tokenizer = Tokenizer(limits)
         # File meta information, as it came: tag, VR, header and value.
@@ -185,6 +187,8 @@ class Survey:
                     self._passed_over -= 1
             elif token[0] == tokens.META_ELEMENT:
                 self.meta.append(token[1:5])
+            elif token[0] == tokens.DATA_SET:
+                self.has_begun = True
             else:
                 self._structure(token)
                 if self.done:

@@ -291,3 +291,12 @@ def test_a_file_that_cannot_be_read_is_not_edit():
         with pytest.raises(ServiceError) as caught:
             edit(broken, patient_id="NEW")
         assert caught.value.reason is reason
+
+
+def test_file_meta_information_may_be_longer_than_what_is_held():
+    """M1, M4: the encoding of the data set is known before anything is written, however much stands before it."""
+    long = b"".join(EXPLICIT.element(0x00020102 + number, "OB", bytes(1 << 20)) for number in range(9))
+    data = part10(long + b"".join(plain(IMPLICIT)), IMPLICIT_LITTLE)
+    result = edit(data, patient_id="NEW")
+    assert result.endswith(b"".join(plain(IMPLICIT)).replace(b"\x04\0\0\0MRN7", b"\x04\0\0\0NEW "))
+    assert long in result
