@@ -11,7 +11,7 @@ from pydicom.datadict import dictionary_VR
 
 from conformance.differences import Difference, Kind
 from conformance.trees import Node
-from conformance.walker import PIXEL_TAGS
+from conformance.walker import PIXEL_TAGS, Walked
 
 _CHARACTER_SET: Final = 0x00080005
 # A value that is longer may be left out.
@@ -30,12 +30,13 @@ _STANDARD_VRS: Final = (
 )
 
 
-def compare(text: str | bytes, nodes: list[Node], *, explicit: bool, little: bool) -> Iterator[Difference]:
-    """What the JSON says otherwise than the bytes: the attributes, their VRs, their items and values.
+def compare(text: str | bytes, nodes: list[Node], walked: Walked) -> Iterator[Difference]:
+    """What the JSON says otherwise than the bytes: the attributes, their VRs, items and values, and where those values
+    are that it leaves out.
 
     Text that is not ASCII is only looked for: what it has to be, the comparison of the 20 attributes tells.
     """
-    waiting = [(json.loads(text), nodes, explicit, little)]
+    waiting = [(json.loads(text), nodes, walked.explicit, walked.little_endian)]
     while waiting:
         written, ours, is_explicit, is_little = waiting.pop()
         first: dict[int, Node] = {}
@@ -55,7 +56,14 @@ def compare(text: str | bytes, nodes: list[Node], *, explicit: bool, little: boo
                 is_file = is_explicit and node.header[4:6] == b"SQ"
                 inside = (is_file, is_little or (is_explicit and not is_file))
                 waiting += [(item, other, *inside) for item, other in zip(items, node.items, strict=True)]
-            elif not _is_right(attribute, node, explicit=is_explicit, little=is_little):
+                continue
+            is_referred = "BulkDataURI" in attribute
+            is_right = attribute["vr"] in _vrs(node, explicit=is_explicit) and (
+                _is_reference(attribute, node, walked.begin)
+                if is_referred
+                else _is_right(attribute, node, little=is_little or (is_explicit and node.header[4:6] == b"UN"))
+            )
+            if not is_right:
                 yield Difference(Kind.JSON, _where(tag))
 
 
@@ -76,22 +84,24 @@ def _vrs(node: Node, *, explicit: bool) -> set[str]:
     return listed | {"UN"}
 
 
-def _is_right(attribute: dict[str, Any], node: Node, *, explicit: bool, little: bool) -> bool:
-    vr, value = attribute["vr"], node.value
-    if vr not in _vrs(node, explicit=explicit):
-        return False
+def _is_reference(attribute: dict[str, Any], node: Node, begin: int) -> bool:
+    """Whether a value is one that may be left out, and what stands in its place says where it is."""
+    vr, size = attribute["vr"], len(node.value)
+    is_bulk = node.tag in PIXEL_TAGS or node.header.endswith(b"\xff\xff\xff\xff") or size > _WHOLE_BYTES
+    is_long = vr in _BINARY and size > _INLINE_BYTES
+    is_odd = size % (struct.calcsize(_NUMBERS[vr]) if vr in _NUMBERS else 4 if vr == "AT" else 1)
+    expected = {"vr": vr, "BulkDataURI": f"?offset={begin + node.offset}&length={size}"}
+    return bool(attribute == expected and size and (is_bulk or is_long or is_odd))
+
+
+def _is_right(attribute: dict[str, Any], node: Node, *, little: bool) -> bool:
+    """Whether a value is what the bytes say; `little`: so they are, as those of a UN always are (PS3.5 6.2.2)."""
+    vr = attribute["vr"]
     if node.tag == _CHARACTER_SET:
         return bool(attribute.get("Value") == ["ISO_IR 192"])
-    if "Value" not in attribute and "InlineBinary" not in attribute:
-        is_open = node.header.endswith(b"\xff\xff\xff\xff")
-        is_bulk = node.tag in PIXEL_TAGS or is_open or len(value) > (_INLINE_BYTES if vr in _BINARY else _WHOLE_BYTES)
-        if is_bulk or not value:
-            return True
     if vr in _BINARY:
-        return base64.b64decode(attribute.get("InlineBinary", "")) == value
-    # Whoever writes UN keeps the value in little endian (PS3.5 6.2.2).
-    is_little = little or (explicit and node.header[4:6] == b"UN")
-    return _are_values(attribute.get("Value", []), vr, value, little=is_little)
+        return base64.b64decode(attribute.get("InlineBinary", "")) == node.value
+    return _are_values(attribute.get("Value", []), vr, node.value, little=little)
 
 
 def _are_values(values: list[Any], vr: str, value: bytes, *, little: bool) -> bool:

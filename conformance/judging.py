@@ -12,6 +12,7 @@ from conformance.differences import Difference, Kind
 from conformance.trees import Node, tree_of
 from conformance.walker import BrokenError, Walked, walk
 from service_runtime.errors import Reason, ServiceError
+from tag_service.domain.edits import Edits
 
 ResultT = TypeVar("ResultT")
 
@@ -75,7 +76,7 @@ class _Judge:
             if tokenized:
                 found.append(Difference(Kind.ORACLE_FAILED))
         if text is not None and walked:
-            found += json_model.compare(text, nodes, explicit=walked.explicit, little=walked.little_endian)
+            found += json_model.compare(text, nodes, walked)
         if walked:
             found += self._rewrite(walked)
         # Several ways to read meet the same obstacle.
@@ -144,11 +145,11 @@ class _Judge:
 
     def _rewrite(self, walked: Walked) -> Iterator[Difference]:
         found: list[Difference] = []
-        for name, edits in (("rewrite", {}), ("edit", {"patient_id": round_trip.PATIENT_ID})):
-            patient_id = edits.get("patient_id")
+        for name, patient_id in (("rewrite", None), ("edit", round_trip.PATIENT_ID)):
+            edits = Edits(patient_id=patient_id)
             began = time.perf_counter()
             try:
-                result = subject.rewritten(self._data, **edits)
+                result = subject.rewritten(self._data, edits)
             except ServiceError as error:
                 self._judgement.outcomes[name] = error.reason
                 found += self._refused_edit(error.reason, walked)
@@ -159,6 +160,8 @@ class _Judge:
                 continue
             self._judgement.seconds[name] = time.perf_counter() - began
             self._judgement.outcomes[name] = DONE
+            if subject.rewritten(self._data, edits, subject.ODD_PIECE_BYTES) != result:
+                found.append(Difference(Kind.CHUNKING, name))
             found += round_trip.compare(walked, result, patient_id=patient_id)
             found += self._opened(result, patient_id)
         yield from found

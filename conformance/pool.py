@@ -21,6 +21,7 @@ _POLL_SECONDS: Final = 0.5
 class _Worker:
     process: SpawnProcess
     connection: Connection
+    is_ready: bool = False
     path: Path | None = None
     deadline: float = 0.0
 
@@ -64,6 +65,9 @@ def _start() -> _Worker:
 def _give(worker: _Worker, waiting: Iterator[Path], seconds: float) -> None:
     worker.path = next(waiting, None)
     if worker.path is not None:
+        if not worker.is_ready:
+            # Starting is no part of a file's time.
+            worker.is_ready = bool(worker.connection.recv())
         worker.deadline = time.monotonic() + seconds
         worker.connection.send(worker.path)
 
@@ -86,7 +90,8 @@ def _end(worker: _Worker) -> None:
 
 
 def _work(connection: Connection) -> None:
-    """What a process does: judges what it is given, until nobody gives anything."""
+    """What a process does: says that it is ready, and judges what it is given, until nobody gives anything."""
+    connection.send(True)  # noqa: FBT003 - a message
     while True:
         try:
             path = connection.recv()

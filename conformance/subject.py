@@ -56,10 +56,10 @@ def json_of(data: bytes) -> bytes:
     return writer.data()
 
 
-def rewritten(data: bytes, **edits: str) -> bytes:
-    """The file with these fields of ModifyTags edited. Raises ServiceError."""
-    rewriter = rewriter_of(Edits(**edits), LIMITS, at=datetime.now(UTC), system="CONFORMANCE")  # type: ignore[arg-type]
-    return b"".join((*(out for piece in pieces(data) for out in rewriter.feed(piece)), *rewriter.close()))
+def rewritten(data: bytes, edits: Edits, size: int = PIECE_BYTES) -> bytes:
+    """The edited file, fed in pieces of a size. Raises ServiceError."""
+    rewriter = rewriter_of(edits, LIMITS, at=datetime.now(UTC), system="CONFORMANCE")
+    return b"".join((*(out for piece in pieces(data, size) for out in rewriter.feed(piece)), *rewriter.close()))
 
 
 def tokenized(data: bytes, size: int = PIECE_BYTES) -> Tokenized:

@@ -12,11 +12,14 @@ _STRUCTURE: Final = frozenset({ITEM, ITEM_END, SEQUENCE_END})
 
 @dataclass(slots=True)
 class Node:
-    """An element; `items` is None where it is no sequence. `inner` are the bytes of a sequence without its header."""
+    """An element; `items` is None where it is no sequence. `inner` are the bytes of a sequence without its header.
+    `offset` is where the value begins, counted from the beginning of the data set.
+    """
 
     tag: int
     header: bytes
     value: bytes
+    offset: int = 0
     items: list[list[Node]] | None = None
     inner: bytearray = field(default_factory=bytearray)
 
@@ -26,8 +29,11 @@ def tree_of(parts: list[Part]) -> list[Node]:
     root: list[Node] = []
     lists = [root]
     open_nodes: list[Node] = []
+    position = 0
     for part, following in zip(parts, [*parts[1:], None], strict=True):
         is_structure = part.tag in _STRUCTURE
+        offset = position + len(part.header)
+        position = offset + len(part.value)
         # Back to the list, and to the sequence, that this part stands in.
         del lists[part.depth + 1 :]
         del open_nodes[part.depth + is_structure :]
@@ -39,7 +45,7 @@ def tree_of(parts: list[Part]) -> list[Node]:
             items.append([])
             lists.append(items[-1])
         elif not is_structure:
-            node = Node(part.tag, part.header, part.value)
+            node = Node(part.tag, part.header, part.value, offset)
             lists[-1].append(node)
             if following is not None and following.depth == part.depth and following.tag in {ITEM, SEQUENCE_END}:
                 node.items = []

@@ -57,7 +57,8 @@ class Part(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Walked:
     """A file cut up. `body` is the data set as it lies in the file, or what it inflates to, to its last element;
-    `trailing` what follows it in the file; `deepest` the greatest number of sequences within each other.
+    `begin` where it begins in the file; `trailing` what follows it there; `deepest` the greatest number of sequences
+    within each other.
     """
 
     preamble: bytes
@@ -67,6 +68,7 @@ class Walked:
     little_endian: bool
     is_deflated: bool
     deflated_bytes: int
+    begin: int
     body: bytes
     parts: list[Part]
     trailing: bytes
@@ -131,6 +133,7 @@ def walk(data: bytes) -> Walked:
         little_endian=little,
         is_deflated=uid in _DEFLATED,
         deflated_bytes=len(data) - begin if uid in _DEFLATED else 0,
+        begin=begin,
         body=rest[: walked.position],
         parts=walked.parts,
         trailing=trailing + padding,

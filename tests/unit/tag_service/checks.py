@@ -4,11 +4,12 @@ import json
 from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from service_runtime.errors import Reason, ServiceError
-from tag_service.domain import tokens
+from tag_service.domain import rewrite, tokens
 from tag_service.domain.chosen import choose
 from tag_service.domain.chosen_reading import ChosenReader
 from tag_service.domain.dicom_json import JsonWriter
@@ -52,6 +53,11 @@ def random_pieces(random: Random, data: bytes) -> list[bytes]:
     return pieces
 
 
+def random_cut(random: Random, data: bytes) -> int:
+    """A size of pieces, not too many of them."""
+    return max(random.choice([1, 3, 64, 509, 4096]), len(data) // 2000)
+
+
 def check_reading(random: Random, seen: Seen) -> None:
     """R1, R3, R4, R5, R6, R7: tokens, tags and JSON are those of the tree, whatever the pieces are."""
     file = random_file(random)
@@ -61,7 +67,7 @@ def check_reading(random: Random, seen: Seen) -> None:
     found = outcome(pieces)
     assert found == outcome([data])
     assert tokenized(pieces) == encode(file.tree, file.writer)
-    assert without_references(json.loads(json_of(pieces))) == as_json(file.tree)
+    assert json_model(file, pieces) == as_json(file.tree)
     tags = tags_of(pieces)
     texts = {node.tag: node.text for node in reversed(file.tree) if isinstance(node, Value)}
     for name, tag in _NAMES.items():
@@ -89,7 +95,7 @@ def check_rewriting(random: Random, seen: Seen) -> None:
     """M1, M2, M3, M13: with nothing to change the data set is the same but for group lengths."""
     file = random_file(random)
     seen(file.data)
-    result = edit(file.data)
+    result = edit(file.data, cut=random_cut(random, file.data))
     assert body(result) == encode(without_group_lengths(file.tree), file.writer)
     assert edit(result) == result
 
@@ -99,7 +105,13 @@ def check_edits(random: Random, seen: Seen) -> None:
     file = random_file(random)
     edits = random_edits(random, file)
     seen(file.data)
-    assert body(edit(file.data, **edits.keywords)) == encode(edits.tree, file.writer), edits.keywords
+    cut = random_cut(random, file.data)
+    expected = encode(edits.tree, file.writer)
+    assert body(edit(file.data, cut=cut, **edits.keywords)) == expected, edits.keywords
+    # Where no more than a little is held, some edits cannot be done: but none is done wrongly.
+    with patch.object(rewrite, "HELD_BYTES", random.randrange(len(file.data))):
+        result = attempt(lambda: edit(file.data, cut=min(cut, 64), **edits.keywords))
+    assert result is None or body(result) == expected, edits.keywords
 
 
 def check_transcoding(random: Random, seen: Seen) -> None:
@@ -113,7 +125,9 @@ def check_transcoding(random: Random, seen: Seen) -> None:
     tree = without_group_lengths(file.tree)
     # GB18030 holds all of Unicode.
     tree = tree if file.charset == "GB18030" else transcoded(tree, file.charset)
-    assert body(edit(file.data, patient_name=name)) == encode(replaced(tree, new, file.writer), file.writer)
+    assert body(edit(file.data, cut=random_cut(random, file.data), patient_name=name)) == encode(
+        replaced(tree, new, file.writer), file.writer
+    )
 
 
 def check_cuts(random: Random, seen: Seen) -> None:
@@ -131,7 +145,7 @@ def check_cut(file: BuiltFile, cut: bytes) -> None:
     whole = whole_elements(file, len(cut))
     readers: list[Callable[[], Any]] = [lambda: json_of([cut]), lambda: edit(cut, patient_id="NEW")]
     if whole is not None:
-        assert without_references(json.loads(readers[0]())) == as_json(file.tree[:whole])
+        assert json_model(file, [cut]) == as_json(file.tree[:whole])
         readers[1]()
         return
     for read in readers:
@@ -187,13 +201,16 @@ def check_damage(random: Random, seen: Seen) -> None:
         {"patient_name": "Ж^é", "remove_private_tags": True},
         {"set": (_NESTED,), "remove": ("StudyID",)},
     ):
-        result = attempt(lambda edits=edits: edit(data, **edits))
-        if result is not None:
+        result = edit_outcome(data, 1 << 20, **edits)
+        assert edit_outcome(data, random_cut(random, data), **edits) == result
+        if isinstance(result, bytes):
             # What comes out can be read and edited again.
             assert not isinstance(outcome([result])[-2], Reason)
             assert edit(result, **edits) == result
 
 
+# Behind preamble, prefix and the group length of the file meta information.
+_META_BEGIN = 144
 _NESTED = "ReferencedImageSequence[0].StudyID=1"
 
 
@@ -263,11 +280,33 @@ def tags_of(pieces: list[bytes]) -> Any:
     return reader.header().tags
 
 
-def without_references(model: Any) -> Any:
-    """The JSON model without what stands for bulk data."""
-    if isinstance(model, dict):
-        return {name: without_references(value) for name, value in model.items() if name != "BulkDataURI"}
-    return [without_references(value) for value in model] if isinstance(model, list) else model
+def json_model(file: BuiltFile, pieces: list[bytes]) -> Any:
+    """The DICOM JSON model of a file, or a beginning of it; for each BulkDataURI the bytes that it refers to."""
+    elements = encode(file.tree, file.writer)
+    begin = len(file.data) - len(elements)
+    if file.writer.transfer_syntax == DEFLATED:
+        begin = _META_BEGIN + int.from_bytes(file.data[140:144], "little")
+
+    def resolved(model: Any) -> Any:
+        if isinstance(model, dict):
+            return {
+                name: slice_of(value) if name == "BulkDataURI" else resolved(value) for name, value in model.items()
+            }
+        return [resolved(value) for value in model] if isinstance(model, list) else model
+
+    def slice_of(reference: str) -> bytes:
+        offset, length = map(int, reference.removeprefix("?offset=").split("&length="))
+        return elements[offset - begin : offset - begin + length]
+
+    return resolved(json.loads(json_of(pieces)))
+
+
+def edit_outcome(data: bytes, cut: int, **edits: Any) -> bytes | tuple[Reason, dict[str, str]]:
+    """The edited file, or why there is none."""
+    try:
+        return edit(data, cut=cut, **edits)
+    except ServiceError as error:
+        return error.reason, error.metadata
 
 
 CHECKS: dict[str, Callable[[Random, Seen], None]] = {

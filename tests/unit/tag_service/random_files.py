@@ -46,6 +46,7 @@ _BYTES = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 _OTHER_TEXT = "ABCXYZ0123456789_"
 _MAX_DEPTH = 3
 _BULK_BYTES = 64 * 1024
+_LONG_HEADER_BYTES = 12
 
 # What has a meaning for the engine is put in on purpose, or not at all.
 _SPECIAL = {CHARACTER_SET, 0x00080016, 0x00080018, 0x00280103, 0x00080001, PIXEL_DATA}
@@ -65,7 +66,7 @@ TAGS = _tags_by_vr()
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A plain element: its bytes, what the JSON model shows of it (None: no more than that it is there), and what it
+    """A plain element: its bytes, what the JSON model shows of it (None: no more than where it is), and what it
     says where it is text.
     """
 
@@ -151,7 +152,7 @@ def inner_writer(node: Items, writer: Writer) -> Writer:
 
 
 def as_json(tree: Tree) -> dict[str, object]:
-    """The DICOM JSON model (PS3.18 F), without what stands for bulk data."""
+    """The DICOM JSON model (PS3.18 F); a BulkDataURI is here the very bytes that it refers to."""
     model: dict[str, object] = {}
     for node in tree:
         if node.tag & 0xFFFF:
@@ -162,9 +163,13 @@ def as_json(tree: Tree) -> dict[str, object]:
 def _attribute(node: Node) -> dict[str, object]:
     if isinstance(node, Items):
         return {"vr": "SQ", "Value": [as_json(item) for item in node.items]} if node.items else {"vr": "SQ"}
-    if isinstance(node, Value) and isinstance(node.shown, bytes):
+    if isinstance(node, Fragments):
+        return {"vr": node.vr, "BulkDataURI": encode_node(node, Writer(JPEG))[_LONG_HEADER_BYTES:]}
+    if node.shown is None and node.data:
+        return {"vr": node.vr, "BulkDataURI": node.data}
+    if isinstance(node.shown, bytes):
         return {"vr": node.vr, "InlineBinary": base64.b64encode(node.shown).decode()}
-    if isinstance(node, Value) and node.shown:
+    if node.shown:
         return {"vr": node.vr, "Value": node.shown}
     return {"vr": node.vr}
 

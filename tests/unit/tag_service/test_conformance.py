@@ -18,6 +18,7 @@ from conformance.judging import READ, Judgement, judge
 from conformance.pool import judge_all
 from conformance.walker import BrokenError, walk
 from service_runtime.errors import Reason, ServiceError
+from tag_service.domain.edits import Edits
 from tests.unit.tag_service.building import (
     ENCODINGS,
     EXPLICIT_LITTLE,
@@ -141,6 +142,16 @@ def cut_dependent(data, size=subject.PIECE_BYTES):
     return tokenized if size == subject.PIECE_BYTES else dataclasses.replace(tokenized, trailing=b"\0")
 
 
+def otherwise_cut(data, edits, size=subject.PIECE_BYTES):
+    """A rewriter whose result depends on the pieces."""
+    return REAL["rewritten"](data, edits) + bytes(size != subject.PIECE_BYTES)
+
+
+def misplaced_json(data):
+    """JSON that refers to another place of the file."""
+    return REAL["json_of"](data).replace(b"&length=64", b"&length=62")
+
+
 def refusing(_data):
     """A reader that takes nothing."""
     raise ServiceError(Reason.TRUNCATED_FILE, "The file ends.")
@@ -154,27 +165,27 @@ def failing(_data):
 def swapped(old, new):
     """A rewriter that changes bytes as well that nobody asked it to."""
 
-    def rewritten(data, **edits):
-        result = REAL["rewritten"](data, **edits)
+    def rewritten(data, edits, _size=0):
+        result = REAL["rewritten"](data, edits)
         assert old in result
         return result.replace(old, new)
 
     return rewritten
 
 
-def not_edited(data, **_edits):
+def not_edited(data, _edits, _size=0):
     """A rewriter that leaves the edit out."""
-    return REAL["rewritten"](data)
+    return REAL["rewritten"](data, Edits())
 
 
-def not_rewritten(data, **_edits):
+def not_rewritten(data, _edits, _size=0):
     """A rewriter that hands the file back."""
     return data
 
 
-def cut_off(data, **edits):
+def cut_off(data, edits, _size=0):
     """A rewriter that loses the end."""
-    return REAL["rewritten"](data, **edits)[:-10]
+    return REAL["rewritten"](data, edits)[:-10]
 
 
 REAL = {name: getattr(subject, name) for name in ("tags_of", "json_of", "tokenized", "rewritten")}
@@ -182,6 +193,8 @@ FAULTS = {
     "a wrong tag": ("tags_of", changed_tags, {Kind.TAG}),
     "a wrong value in JSON": ("json_of", changed_json, {Kind.JSON}),
     "an attribute missing in JSON": ("json_of", shorter_json, {Kind.JSON}),
+    "a wrong reference in JSON": ("json_of", misplaced_json, {Kind.JSON}),
+    "another result for other pieces": ("rewritten", otherwise_cut, {Kind.CHUNKING}),
     "an element lost": ("tokenized", lost_element, {Kind.STRUCTURE, Kind.ELEMENTS, Kind.JSON}),
     "other tokens for other pieces": ("tokenized", cut_dependent, {Kind.CHUNKING}),
     "a good file refused": ("tags_of", refusing, {Kind.REFUSED}),
@@ -235,7 +248,7 @@ def test_a_file_that_hangs_is_given_up(sample, tmp_path):
     """What takes too long is ended, and the files after it are judged all the same."""
     hanging = tmp_path / "hanging"
     os.mkfifo(hanging)
-    found = dict(judge_all([hanging, sample], processes=1, seconds=5))
+    found = dict(judge_all([hanging, sample], processes=1, seconds=3))
     assert kinds(found[hanging]) == {Kind.TIMEOUT}
     assert not found[sample].differences
     assert found[sample].outcomes["edit"] == "done"
@@ -245,7 +258,14 @@ def test_a_process_that_dies_is_told(sample, tmp_path):
     """A process that dies over a file is a difference, and another takes its place."""
     hanging = tmp_path / "hanging"
     os.mkfifo(hanging)
-    killer = threading.Timer(1, lambda: [child.kill() for child in multiprocessing.active_children()])
+
+    def kill():
+        # Goes on when the process has begun to read.
+        with hanging.open("wb"):
+            for child in multiprocessing.active_children():
+                child.kill()
+
+    killer = threading.Thread(target=kill)
     killer.start()
     found = dict(judge_all([hanging, sample], processes=1, seconds=60))
     killer.join()
