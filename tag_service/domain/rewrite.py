@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
+from service_runtime.errors import ServiceError
 from tag_service.domain import charset, file_meta, paths
 from tag_service.domain.charset import CharsetError, Charsets
 from tag_service.domain.edits import Edit, Edits, Mode, plan
@@ -148,7 +149,12 @@ class Rewriter:
         return pieces, writer
 
     def _write(self, writer: DataSetWriter, stream: Iterable[Event]) -> list[bytes]:
-        writer.take(self._in_data_set(writer, stream))
+        try:
+            writer.take(self._in_data_set(writer, stream))
+        except ServiceError:
+            # What is wrong in the header is told before what is wrong behind it, however much of that came with it.
+            writer.findings.end_header()
+            raise
         return self._out(writer.window.pieces())
 
     def _in_data_set(self, writer: DataSetWriter, stream: Iterable[Event]) -> Iterable[Event]:

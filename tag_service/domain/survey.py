@@ -185,14 +185,18 @@ class Survey:
                     self._passed_over += 1
                 elif kind == tokens.SEQUENCE_END:
                     self._passed_over -= 1
-            elif token[0] == tokens.META_ELEMENT:
-                self.meta.append(token[1:5])
-            elif token[0] == tokens.DATA_SET:
-                self.has_begun = True
+            elif token[0] <= tokens.DATA_SET:
+                self._frame(token)
             else:
                 self._structure(token)
                 if self.done:
                     return
+
+    def _frame(self, token: Token) -> None:
+        if token[0] == tokens.META_ELEMENT:
+            self.meta.append(token[1:5])
+        elif token[0] == tokens.DATA_SET:
+            self.has_begun = True
 
     def _structure(self, token: Token) -> None:
         kind, tag, _, _, _, _ = token

@@ -300,3 +300,13 @@ def test_file_meta_information_may_be_longer_than_what_is_held():
     result = edit(data, patient_id="NEW")
     assert result.endswith(b"".join(plain(IMPLICIT)).replace(b"\x04\0\0\0MRN7", b"\x04\0\0\0NEW "))
     assert long in result
+
+
+@pytest.mark.parametrize("cut", [1, 64, 1 << 20])
+def test_what_is_wrong_in_the_header_is_told_before_what_is_wrong_behind_it(cut):
+    """R1, M5: text that stands in the way is the error for every chunking, though the end of the file is broken too."""
+    undeclared = EXPLICIT.element(0x00104000, "LT", b"\xe9\xe9")
+    data = EXPLICIT.file(*plain(EXPLICIT, undeclared)) + b"no element, this"
+    with pytest.raises(ServiceError) as caught:
+        edit(data, cut=cut, patient_name="\u0416")
+    assert caught.value.reason is Reason.CHARSET_CONFLICT
