@@ -2,10 +2,11 @@
 
 import asyncio
 import multiprocessing
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import grpc
@@ -43,18 +44,15 @@ async def run() -> None:
 
 
 def _compare(stack: Stack, read: Callable[[], None], method: str, heavy: Path) -> None:
-    quiet, busy, rates = [], [], []
+    alone, beside = [], []
     for _ in range(ROUNDS):
-        quiet.append(_p99(_times(read, CALLS)))
-        with _heavy_calls(stack, method, heavy) as count:
-            began, before = time.perf_counter(), count()
-            busy.append(_p99(_times(read, CALLS)))
-            rates.append((count() - before) / (time.perf_counter() - began))
-    alone, beside = _median(quiet), _median(busy)
-    report.show("p99 of a small ReadTags, alone", alone * 1000, "ms")
-    report.show(f"p99 beside {method} of {ELEMENTS} elements", beside * 1000, "ms")
-    report.show(f"such {method} a second", _median(rates), "/s")
-    report.at_most("ratio", beside / alone, 5)
+        alone.append(_p99(_times(read, CALLS)))
+        with _heavy_calls(stack, method, heavy):
+            beside.append(_p99(_times(read, CALLS)))
+    quiet, busy = statistics.median(alone), statistics.median(beside)
+    report.show("p99 of a small ReadTags, alone", quiet * 1000, "ms")
+    report.show(f"p99 beside {method} of {ELEMENTS} elements", busy * 1000, "ms")
+    report.at_most("ratio", busy / quiet, 5)
 
 
 def _times(call: Callable[[], None], count: int) -> list[float]:
@@ -70,43 +68,34 @@ def _p99(times: list[float]) -> float:
     return sorted(times)[len(times) * 99 // 100]
 
 
-def _median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
-
-
 @contextmanager
-def _heavy_calls(stack: Stack, method: str, path: Path) -> Iterator[Callable[[], int]]:
-    """Another client, a process of its own, that makes heavy calls one after the other; how many it has made."""
+def _heavy_calls(stack: Stack, method: str, path: Path) -> Iterator[None]:
+    """Another client, a process of its own, that makes heavy calls one after the other."""
     context = multiprocessing.get_context("spawn")
-    count = context.Value("q", 0)
-    arguments = (stack.tag_service_target, token_of(stack), method, path, count)
+    began = context.Event()
+    arguments = (stack.tag_service_target, token_of(stack), method, path, began)
     client = context.Process(target=_call_for_ever, args=arguments, daemon=True)
     client.start()
     try:
-        while not count.value:
-            time.sleep(0.05)
-            assert client.is_alive(), f"{method} fails"
-        yield lambda: int(count.value)
+        assert began.wait(60), f"{method} fails"
+        yield
+        assert client.is_alive(), f"{method} fails"
     finally:
         client.terminate()
         client.join()
 
 
-def _call_for_ever(
-    target: str, metadata: tuple[tuple[str, str], ...], method: str, path: Path, count: "Synchronized[int]"
-) -> None:
+def _call_for_ever(target: str, metadata: tuple[tuple[str, str], ...], method: str, path: Path, began: Event) -> None:
     call = getattr(tag_service_pb2_grpc.TagServiceStub(channel_to(target)), method)
     request = getattr(tag_service_pb2, f"{method}Request")
     while True:
         messages = to_modify(path, "BENCH-1") if method == "ModifyTags" else (request(file=p) for p in pieces_of(path))
         try:
             answer = call(messages, metadata=metadata)
-            if method == "ModifyTags":
-                for _ in answer:
-                    pass
+            for _ in answer if method == "ModifyTags" else ():
+                pass
         except grpc.RpcError as error:
             # All attributes of such a file make too large an answer, which takes as long to find out.
             if not (isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.INVALID_ARGUMENT):
                 raise
-        with count.get_lock():
-            count.value += 1
+        began.set()

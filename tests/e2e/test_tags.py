@@ -55,6 +55,30 @@ async def test_chosen_tags_are_read(client: Client) -> None:
     assert list(violations(expect_error(wrong, 400, "INVALID_FIELD"))) == ["tags[1]"]
 
 
+@pytest.mark.parametrize("takes_early_end", [True, False])
+async def test_tags_are_read_before_the_rest_of_a_file_is_sent(stack: Stack, *, takes_early_end: bool) -> None:
+    """R2: a client that says it takes an early end is answered when the header is in; any other when all is sent."""
+    content, size = sample_bytes("CT_small.dcm"), 5_000_000
+    headers = {
+        "Host": "localhost",
+        "Authorization": f"Bearer {stack.token()}",
+        "Content-Type": "application/dicom",
+        "Content-Length": str(size),
+    } | ({"x-takes-early-end": "1"} if takes_early_end else {})
+    lines = [f"POST {API}/read-tags HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.ports.envoy)
+    try:
+        writer.write("\r\n".join(lines).encode() + content)
+        answer = asyncio.ensure_future(reader.readline())
+        done, _ = await asyncio.wait([answer], timeout=1.5 if takes_early_end else 0.5)
+        assert bool(done) is takes_early_end
+        if not takes_early_end:
+            writer.write(bytes(size - len(content)))
+        assert await answer == b"HTTP/1.1 200 OK\r\n"
+    finally:
+        writer.close()
+
+
 async def test_all_tags_are_read_as_dicom_json(client: Client) -> None:
     """read-all-tags gives the DICOM JSON model, as pydicom writes it, without bulk."""
     answer = await post(client, "read-all-tags", sample_bytes("CT_small.dcm"))
