@@ -2,26 +2,35 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from random import Random
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 
+from conformance.trees import tree_of
+from conformance.walker import walk
 from service_runtime.errors import Reason, ServiceError
 from tag_service.domain import rewrite, tokens
 from tag_service.domain.chosen import choose
 from tag_service.domain.chosen_reading import ChosenReader
+from tag_service.domain.deidentify.options import Dates, Options
+from tag_service.domain.deidentify.profile import Profile
 from tag_service.domain.dicom_json import JsonWriter
 from tag_service.domain.dictionary import tag_text
+from tag_service.domain.edits import Mode
 from tag_service.domain.limits import Limits
+from tag_service.domain.provenance import ModificationReason
 from tag_service.domain.reading import HeaderReader
+from tag_service.domain.rewrite import Rewriter
 from tag_service.domain.tokenizer import Tokenizer
 from tag_service.domain.validation import Validator, Verdict
 from tests.unit.tag_service.building import DEFLATED, body, edit
 from tests.unit.tag_service.damaging import damaged_file
 from tests.unit.tag_service.random_edits import new_value, random_edits, replaced, transcoded, without_group_lengths
 from tests.unit.tag_service.random_files import (
+    PIXEL_DATA,
     BuiltFile,
     Items,
     Tree,
@@ -112,6 +121,42 @@ def check_edits(random: Random, seen: Seen) -> None:
     with patch.object(rewrite, "HELD_BYTES", random.randrange(len(file.data))):
         result = attempt(lambda: edit(file.data, cut=min(cut, 64), **edits.keywords))
     assert result is None or body(result) == expected, edits.keywords
+
+
+def check_recording(random: Random, seen: Seen) -> None:
+    """M1, M7: recorded edits do the same, and keep the elements as they were in one item more of (0400,0561)."""
+    file = random_file(random)
+    edits = random_edits(random, file)
+    seen(file.data)
+    cut = random_cut(random, file.data)
+    result = attempt(lambda: edit(file.data, cut=cut, record_original=ModificationReason.CORRECT, **edits.keywords))
+    if result is None:
+        # It takes no further item where it says UN, and stands before what follows the pixels.
+        is_unknown = any(isinstance(node, Items) and (node.tag, node.vr) == (_ORIGINALS, "UN") for node in file.tree)
+        assert is_unknown or max(edits.tags, default=0) > PIXEL_DATA or "(7FE1," in str(edits.keywords)
+        return
+    expected = tuple(node for node in edits.tree if node.tag != _ORIGINALS)
+    nodes = tree_of(walk(result).parts)
+    others = [node for node in nodes if node.tag != _ORIGINALS]
+    assert b"".join(node.header + node.value + bytes(node.inner) for node in others) == encode(expected, file.writer)
+    record = b"".join(bytes(node.inner) for node in nodes if node.tag == _ORIGINALS)
+    for node in file.tree:
+        if node.tag in edits.tags:
+            assert encode_node(node, file.writer) in record
+
+
+def check_deidentifying(random: Random, seen: Seen) -> None:
+    """M1, M2, M9: de-identified files are the same for all pieces, have their pixels, and nothing private."""
+    file = random_file(random)
+    seen(file.data)
+    flags = {field.name: bool(random.randrange(2)) for field in fields(Options) if field.type is bool}
+    options = Options(dates=random.choice(list(Dates)), **flags)
+    result = deidentified(file.data, options, random_cut(random, file.data))
+    assert deidentified(file.data, options, 1 << 20) == result
+    before, after = walk(file.data).parts, walk(result).parts
+    assert flags["retain_safe_private"] or not any((part.tag >> 16) % 2 for part in after)
+    pixels = [[part for part in parts if part.tag == PIXEL_DATA and not part.depth] for parts in (before, after)]
+    assert pixels[0] == pixels[1]
 
 
 def check_transcoding(random: Random, seen: Seen) -> None:
@@ -207,10 +252,17 @@ def check_damage(random: Random, seen: Seen) -> None:
             # What comes out can be read and edited again.
             assert not isinstance(outcome([result])[-2], Reason)
             assert edit(result, **edits) == result
+    cut = random_cut(random, data)
+    recording = {"record_original": ModificationReason.COERCE, "patient_id": "NEW", "remove": (_SEQUENCE,)}
+    assert edit_outcome(data, cut, **recording) == edit_outcome(data, 1 << 20, **recording)
+    attempt(lambda: edit(data, cut=cut, mode=Mode.DERIVE))
+    attempt(lambda: deidentified(data, Options(), cut))
 
 
 # Behind preamble, prefix and the group length of the file meta information.
 _META_BEGIN = 144
+_ORIGINALS = 0x04000561
+_SEQUENCE = "ReferencedImageSequence"
 _NESTED = "ReferencedImageSequence[0].StudyID=1"
 
 
@@ -309,10 +361,19 @@ def edit_outcome(data: bytes, cut: int, **edits: Any) -> bytes | tuple[Reason, d
         return error.reason, error.metadata
 
 
+def deidentified(data: bytes, options: Options, cut: int) -> bytes:
+    """The file, de-identified in pieces of a size."""
+    rewriter = Rewriter((), Limits(), treatment=Profile(options, b"key of the check"))
+    pieces = [piece for start in range(0, len(data), cut) for piece in rewriter.feed(data[start : start + cut])]
+    return b"".join((*pieces, *rewriter.close()))
+
+
 CHECKS: dict[str, Callable[[Random, Seen], None]] = {
     "reading": check_reading,
     "rewriting": check_rewriting,
     "edits": check_edits,
+    "recording": check_recording,
+    "deidentifying": check_deidentifying,
     "transcoding": check_transcoding,
     "cuts": check_cuts,
     "damage": check_damage,

@@ -43,10 +43,13 @@ _SIEMENS = ("SIEMENS CSA HEADER", 0x0029, 0x08)
 
 @dataclass(frozen=True, slots=True)
 class RandomEdits:
-    """What is asked of the rewriter, as keywords of `building.edit`, and the tree that it must make."""
+    """What is asked of the rewriter, as keywords of `building.edit`, the tree that it must make, and the attributes of
+    the data set, but sequences and private ones, that it is about.
+    """
 
     keywords: dict[str, object]
     tree: Tree
+    tags: tuple[int, ...]
 
 
 def without_group_lengths(tree: Tree) -> Tree:
@@ -71,7 +74,8 @@ def random_edits(random: Random, file: BuiltFile) -> RandomEdits:
     if not random.randrange(4):
         keywords["remove_private_tags"] = True
         tree = without_private(tree)
-    for path, tag, vr, value in random.sample(ATTRIBUTES, random.randrange(4)):
+    chosen = random.sample(ATTRIBUTES, random.randrange(4))
+    for path, tag, vr, value in chosen:
         if tag != 0x00100020 and (value is None or not random.randrange(3)):
             texts["remove"].append(path)
             tree = _removed(tree, tag)
@@ -86,7 +90,7 @@ def random_edits(random: Random, file: BuiltFile) -> RandomEdits:
     if "remove_private_tags" not in keywords and not random.randrange(2):
         tree = _private_edit(random, tree, writer, texts)
     keywords |= {name: tuple(edits) for name, edits in texts.items()}
-    return RandomEdits(keywords, tree)
+    return RandomEdits(keywords, tree, tuple(tag for _, tag, _, _ in chosen))
 
 
 def new_value(tag: int, vr: str, value: str, writer: Writer, codec: str = "ascii") -> Value:

@@ -51,6 +51,20 @@ def test_edits_change_what_they_name(random):
 
 @properties
 @given(randoms)
+def test_recorded_edits_keep_what_was(random):
+    """M1, M7: recorded edits do what they do otherwise, and the elements as they were are in one item more."""
+    checks.check_recording(random, seen)
+
+
+@properties
+@given(randoms)
+def test_de_identified_files_keep_their_pixels_and_nothing_private(random):
+    """M1, M2, M9: de-identification is the same for all pieces, and leaves pixels alone."""
+    checks.check_deidentifying(random, seen)
+
+
+@properties
+@given(randoms)
 def test_a_value_beyond_the_character_set_makes_all_text_utf_8(random):
     """M5: all text at every depth is transcoded, and every declaration with it."""
     checks.check_transcoding(random, seen)
