@@ -65,6 +65,7 @@ async def gateway(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
             ),
             log_book=UploadLogBook(database=database),
             limits=settings.upload_limits,
+            archives=settings.archive_limits,
         )
         studies = StudyServicer(
             studies=Studies(database=database, pacs=pacs, max_listed=settings.max_studies_listed),

@@ -4,6 +4,7 @@ from pydantic import Field, SecretStr
 
 from pacs_gateway.domain.upload import UnknownPatients
 from service_runtime.settings import RuntimeSettings, Settings
+from service_runtime.uploads import ArchiveLimits
 
 
 class DatabaseSettings(Settings):
@@ -27,6 +28,15 @@ class GatewaySettings(DatabaseSettings, RuntimeSettings):
     # What is kept of the files under way until it is known whose they are.
     max_beginnings_in_memory_mb: int = Field(default=256, ge=1)
 
+    # What a ZIP archive may hold, and how many times as long as packed each of it may be.
+    max_zip_entries: int = Field(default=10_000, ge=1)
+    max_zip_ratio: int = Field(default=200, ge=1)
+
     unknown_patients: UnknownPatients = UnknownPatients.CREATE
     # How many studies one list may look through before it asks for narrower filters.
     max_studies_listed: int = Field(default=20_000, ge=1)
+
+    @property
+    def archive_limits(self) -> ArchiveLimits:
+        """The limits on the archives of one upload request."""
+        return ArchiveLimits(entries=self.max_zip_entries, ratio=self.max_zip_ratio)

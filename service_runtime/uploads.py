@@ -48,12 +48,16 @@ class ArchiveLimits:
 class UploadedFile:
     """One file of an upload: its name, as the client gave it, and its chunks, each to be read once.
 
-    `path` is where it lies in its archive, "" where that is nowhere; None without an archive.
+    `archive` tells which of the upload's archives it comes out of, from 1 on, 0 for none. `path` is where it lies in
+    that, "" for a place that cannot be, None without an archive.
     """
 
-    def __init__(self, begin: FileBegin, events: _Events, *, max_bytes: int, only: bool) -> None:
+    def __init__(
+        self, begin: FileBegin, events: _Events, *, max_bytes: int, archive: int = 0, only: bool = False
+    ) -> None:
         self.name = begin.name
         self.path = begin.path
+        self.archive = archive
         self._events = events
         self._max_bytes = max_bytes
         self._only = only
@@ -115,18 +119,22 @@ class UploadReader:
         """Each file in turn. Raises FILE_FIELD_MISSING where there is none, TOO_MANY_FILES at the first one too many,
         and what breaks the request or ends an archive, also when it was raised to the reader of a file before.
         """
-        sent = found = 0
+        sent = found = archives = 0
         while (event := await self._events.next()) is not None:
             # An archive is one file that is sent; its entries have their own limit.
             if isinstance(event, ArchiveBegin) or (isinstance(event, FileBegin) and event.path is None):
                 sent += 1
                 if sent > self._limits.files:
                     raise _too_many_files(self._limits.files)
-            if not isinstance(event, ArchiveBegin):
-                found += 1
-                file = self._file(event, only=False)
-                yield file
-                await file.skip()
+            if isinstance(event, ArchiveBegin):
+                archives += 1
+                continue
+            found += 1
+            assert isinstance(event, FileBegin)  # noqa: S101 - the bodies alternate begin, chunks, end
+            archive = 0 if event.path is None else archives
+            file = UploadedFile(event, self._events, max_bytes=self._limits.file_bytes, archive=archive)
+            yield file
+            await file.skip()
         if not found:
             raise no_file()
 
@@ -140,11 +148,8 @@ class UploadReader:
                 Reason.UNSUPPORTED_MEDIA_TYPE,
                 "An archive holds many files: send it to upload-multiple.",
             )
-        return self._file(event, only=True)
-
-    def _file(self, event: FileEvent | None, *, only: bool) -> UploadedFile:
-        assert isinstance(event, FileBegin)  # noqa: S101 - the bodies alternate begin, chunks, end
-        return UploadedFile(event, self._events, max_bytes=self._limits.file_bytes, only=only)
+        assert isinstance(event, FileBegin)  # noqa: S101 - as above
+        return UploadedFile(event, self._events, max_bytes=self._limits.file_bytes, only=True)
 
 
 class _Events:

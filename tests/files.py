@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pydicom
@@ -53,3 +54,12 @@ def fresh_file(name: str = "CT_small.dcm", *, like: SampleFile | None = None, **
         str(data_set.get("SeriesInstanceUID", "")),
         str(data_set.get("SOPInstanceUID", "")),
     )
+
+
+def dicomdir_folder() -> Path:
+    """The folder of a CD that pydicom brings: a DICOMDIR, some variants of it that are no part of the CD, and the 31
+    files that it names.
+    """
+    path = get_testdata_file("DICOMDIR")
+    assert isinstance(path, str)
+    return Path(path).parent

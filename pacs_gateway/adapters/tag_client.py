@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
@@ -14,6 +14,8 @@ from google.rpc import status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
+from pacs_gateway.adapters.directory_records import directory_records
+from pacs_gateway.domain.media import DirectoryRecord
 from pacs_gateway.domain.tags import DicomTags, Edits
 from ris.tags.v1 import dicom_tags_pb2, tag_service_pb2, tag_service_pb2_grpc
 from service_runtime.errors import Reason, ServiceError
@@ -27,14 +29,20 @@ _FILE_SECONDS: Final = 900
 # 256 KiB messages were measured to be the fastest.
 _PIECE_BYTES: Final = 256 * 1024
 _OPTIONS: Final = (
-    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    # The DICOM JSON of the largest DICOMDIR that is read.
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     # Look for a restarted tag_service soon, not after minutes.
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
 
-_RequestT = TypeVar("_RequestT", tag_service_pb2.ReadTagsRequest, tag_service_pb2.ModifyTagsRequest)
+_RequestT = TypeVar(
+    "_RequestT",
+    tag_service_pb2.ReadTagsRequest,
+    tag_service_pb2.ReadAllTagsRequest,
+    tag_service_pb2.ModifyTagsRequest,
+)
 # What grpc.aio raises where a call is over that something is to be sent for.
 _OVER: Final = (grpc.aio.AioRpcError, asyncio.InvalidStateError)
 
@@ -68,6 +76,14 @@ class TagClient:
         first = tag_service_pb2.ReadTagsRequest(file=httpbody_pb2.HttpBody())
         async with _sending(call, first, chunks):
             return _tags((await call).tags)
+
+    async def read_directory(self, chunks: AsyncIterable[bytes]) -> Sequence[DirectoryRecord]:
+        """The files that a DICOMDIR names."""
+        call = self._stub.ReadAllTags(metadata=_metadata(), timeout=_FILE_SECONDS)
+        first = tag_service_pb2.ReadAllTagsRequest(file=httpbody_pb2.HttpBody())
+        async with _sending(call, first, chunks):
+            answer = await call
+        return await asyncio.to_thread(directory_records, answer.dicom_json.data)
 
     async def modify(self, chunks: AsyncIterable[bytes], edits: Edits) -> AsyncGenerator[bytes, None]:
         """The edited file, while it comes back."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from pacs_gateway.domain.media import DIRECTORY_NAME, DirectoryReport
 from pacs_gateway.domain.registry import Order, Patient, User
 from pacs_gateway.domain.study import Study
 from pacs_gateway.domain.tags import DicomTags
@@ -12,10 +13,11 @@ from pacs_gateway.domain.upload import FileStatus, StoredFile
 from pacs_gateway.domain.upload_log import UploadLogEntry
 from ris.pacs.v1 import registry_service_pb2, study_service_pb2, upload_service_pb2
 from ris.tags.v1 import dicom_tags_pb2
-from service_runtime.errors import ServiceError
+from service_runtime.errors import Reason, ServiceError
 from service_runtime.status import code_of
 
 _FAILED = "failed"
+_SKIPPED = "skipped"
 _MESSAGES = {
     FileStatus.STORED: "Stored, read back and logged.",
     FileStatus.ALREADY_STORED: "The PACS held the same file already; it is logged.",
@@ -47,15 +49,50 @@ def stored_to_fields(name: str, file: StoredFile) -> dict[str, Any]:
 
 def failure_to_proto(name: str, error: ServiceError) -> upload_service_pb2.UploadMultipleResponse:
     """What became of a file that failed; its metadata also names the wrong values, where the error is of that kind."""
-    violations = {violation.field: violation.description for violation in error.violations}
+    return upload_service_pb2.UploadMultipleResponse(
+        success=False, message=error.message, filename=name, status=_FAILED, error=_error_to_proto(error)
+    )
+
+
+def skipped_to_proto(name: str, error: ServiceError) -> upload_service_pb2.UploadMultipleResponse:
+    """What became of a file of an archive that is no DICOM file, as the error says."""
     return upload_service_pb2.UploadMultipleResponse(
         success=False,
-        message=error.message,
+        message="No DICOM file: it was passed over.",
         filename=name,
-        status=_FAILED,
-        error=upload_service_pb2.UploadError(
-            code=code_of(error), reason=error.reason.value, message=error.message, metadata=error.metadata | violations
-        ),
+        status=_SKIPPED,
+        error=_error_to_proto(error),
+    )
+
+
+def directory_to_proto(report: DirectoryReport | ServiceError) -> upload_service_pb2.UploadMultipleResponse:
+    """What a DICOMDIR came to: it is not stored, for the PACS makes its own; or why it could not be read."""
+    if isinstance(report, ServiceError):
+        return failure_to_proto(DIRECTORY_NAME, report)
+    answer = upload_service_pb2.UploadMultipleResponse(
+        success=False,
+        message="The DICOMDIR agrees with the files; it is not stored itself.",
+        filename=DIRECTORY_NAME,
+        status=_SKIPPED,
+    )
+    if not report.agrees:
+        answer.message = "The DICOMDIR and the files differ: check that the medium was copied whole."
+        answer.error.CopyFrom(_error_to_proto(ServiceError(Reason.DIRECTORY_MISMATCH, answer.message)))
+        answer.directory.CopyFrom(
+            upload_service_pb2.DirectoryReport(
+                missing=report.missing,
+                unlisted=report.unlisted,
+                other_instances=report.other_instances,
+                left_out=report.left_out,
+            )
+        )
+    return answer
+
+
+def _error_to_proto(error: ServiceError) -> upload_service_pb2.UploadError:
+    violations = {violation.field: violation.description for violation in error.violations}
+    return upload_service_pb2.UploadError(
+        code=code_of(error), reason=error.reason.value, message=error.message, metadata=error.metadata | violations
     )
 
 

@@ -1,27 +1,24 @@
 """ris.pacs.v1.UploadService."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
-import structlog
 from grpc.aio import ServicerContext
 
 from pacs_gateway.api.fields import Fields
-from pacs_gateway.api.mapping import failure_to_proto, log_to_proto, stored_to_fields
+from pacs_gateway.api.many_files import ManyFiles
+from pacs_gateway.api.mapping import log_to_proto, stored_to_fields
 from pacs_gateway.api.paging import next_page_token, page_request
 from pacs_gateway.domain.tags import Edits
 from pacs_gateway.domain.upload import PatientMatch, UploadOptions, UploadSource
 from pacs_gateway.domain.upload_log import UploadLogFilter, UploadStatus
 from pacs_gateway.use_cases.upload_logs import UploadLogBook
-from pacs_gateway.use_cases.uploads import Upload, Uploads
+from pacs_gateway.use_cases.uploads import Uploads
 from ris.pacs.v1 import upload_service_pb2, upload_service_pb2_grpc
-from service_runtime.errors import Reason, ServiceError
 from service_runtime.identity import CALLER
-from service_runtime.logs import describe
 from service_runtime.streams import open_upload
-from service_runtime.uploads import UploadedFile, UploadLimits
-
-log = structlog.get_logger()
+from service_runtime.uploads import ArchiveLimits, UploadLimits
 
 _Context = ServicerContext[Any, Any]
 _Options = Any  # either of the two requests: their options are the same
@@ -46,16 +43,19 @@ _COERCED = {
 class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
     """Reads the requests, has the use cases do the work, and words the answers."""
 
-    def __init__(self, *, uploads: Uploads, log_book: UploadLogBook, limits: UploadLimits) -> None:
+    def __init__(
+        self, *, uploads: Uploads, log_book: UploadLogBook, limits: UploadLimits, archives: ArchiveLimits
+    ) -> None:
         self._uploads = uploads
         self._log_book = log_book
         self._limits = limits
+        self._archives = archives
 
     async def Upload(  # noqa: N802 - gRPC's names
         self, request_iterator: AsyncIterator[upload_service_pb2.UploadRequest], context: _Context
     ) -> upload_service_pb2.UploadResponse:
         """Stores one file."""
-        first, reader = await open_upload(request_iterator, context, self._limits)
+        first, reader = await open_upload(request_iterator, context, self._limits, archives=self._archives)
         upload = await self._uploads.open(_options(first), by=CALLER.get().user_id)
         file = await reader.only_file()
         stored = await upload.store(file.name, file)
@@ -65,18 +65,14 @@ class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
         self, request_iterator: AsyncIterator[upload_service_pb2.UploadMultipleRequest], context: _Context
     ) -> AsyncIterator[upload_service_pb2.UploadMultipleResponse]:
         """Stores many files."""
-        first, reader = await open_upload(request_iterator, context, self._limits)
-        upload = await self._uploads.open(_options(first), by=CALLER.get().user_id)
-        answered = False
-        try:
-            async for file in reader.files():
-                yield await _outcome(upload, file)
-                answered = True
-        except ServiceError as error:
-            if not answered:
-                raise
-            # Too late for an error of the whole call: the files before have had their answers.
-            yield failure_to_proto("", error)
+        first, reader = await open_upload(request_iterator, context, self._limits, archives=self._archives)
+        options = _options(first)
+        if not first.upload_source and await reader.begins_with_archive():
+            options = replace(options, source=UploadSource.CD_IMPORT)
+        upload = await self._uploads.open(options, by=CALLER.get().user_id)
+        files = ManyFiles(upload, self._uploads.tag_service, keeps_instances=not options.edits.force)
+        async for answer in files.answers(reader):
+            yield answer
 
     async def ListUploadLogs(  # noqa: N802
         self,
@@ -105,21 +101,6 @@ class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
         log_id = fields.uuid("id", request.id)
         fields.expect_valid()
         return upload_service_pb2.GetUploadLogResponse(upload_log=log_to_proto(await self._log_book.get(log_id)))
-
-
-async def _outcome(upload: Upload, file: UploadedFile) -> upload_service_pb2.UploadMultipleResponse:
-    """What becomes of one file of many; nothing about it may fail its neighbours."""
-    try:
-        stored = await upload.store(file.name, file)
-    except ServiceError as error:
-        log.info("file failed", reason=error.reason, **(describe(error) if error.__cause__ is not None else {}))
-        return failure_to_proto(file.name, error)
-    except Exception as error:  # noqa: BLE001 - as the interceptor does for a call of one file
-        log.error("defect", **describe(error))  # noqa: TRY400 - it would log the text
-        return failure_to_proto(
-            file.name, ServiceError(Reason.INTERNAL_ERROR, "A defect of the service. Report it with the request id.")
-        )
-    return upload_service_pb2.UploadMultipleResponse(**stored_to_fields(file.name, stored))
 
 
 def _options(request: _Options) -> UploadOptions:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from pacs_gateway.domain.media import DirectoryRecord
 from pacs_gateway.domain.paging import Page, PageRequest
 from pacs_gateway.domain.registry import (
     Order,
@@ -29,6 +30,11 @@ class TagService(Protocol):
 
     def modify(self, chunks: AsyncIterable[bytes], edits: Edits) -> AsyncGenerator[bytes, None]:
         """The edited file. It is complete only when the iteration ends; with no edits it is checked all the same."""
+
+    async def read_directory(self, chunks: AsyncIterable[bytes]) -> Sequence[DirectoryRecord]:
+        """The files that a DICOMDIR names, in order; none where the file is no DICOMDIR. Reads all of `chunks`, whose
+        size the caller bounds.
+        """
 
     async def check(self) -> str:
         """Returns "" when tag_service is ready; raises TAG_SERVICE_UNAVAILABLE."""

@@ -37,7 +37,7 @@ async def test_every_example_does_what_it_says(stack: Stack, tmp_path: Path) -> 
     )
     output, _ = await asyncio.wait_for(process.communicate(), 90)
     assert process.returncode == 0, output.decode()[-3000:]
-    assert b'"success":false' not in output
+    assert b'"status":"failed"' not in output
     assert (tmp_path / "out.dcm").read_bytes()[128:132] == b"DICM"
     assert (tmp_path / "thumbnail.png").read_bytes().startswith(b"\x89PNG")
 

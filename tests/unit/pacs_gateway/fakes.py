@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from pacs_gateway.domain.media import DirectoryRecord
 from pacs_gateway.domain.registry import Order, Patient, Role, User
 from pacs_gateway.domain.study import Counts, Fingerprint, PacsSeries, PacsStudy, StoredInstance, StudyFilter
 from pacs_gateway.domain.tags import DicomTags, Edits
@@ -136,6 +137,12 @@ class FakeTagService:
         await self.hooks.reach("end")
         if last != END:
             raise ServiceError(Reason.TRUNCATED_FILE, "The file ends too early.")
+
+    async def read_directory(self, chunks: AsyncIterable[bytes]) -> Sequence[DirectoryRecord]:
+        """What a toy DICOMDIR names: a line for each file, its path and its SOPInstanceUID."""
+        await self.hooks.reach("read")
+        lines = b"".join([chunk async for chunk in chunks]).decode().splitlines()
+        return [DirectoryRecord(*line.split()) for line in lines]
 
     async def check(self) -> str:
         """Nothing to say."""

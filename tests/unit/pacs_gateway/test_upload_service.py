@@ -19,7 +19,7 @@ from ris.pacs.v1.upload_service_pb2 import (
     UploadResponse,
 )
 from service_runtime.errors import InvalidFieldError, Reason, ServiceError
-from service_runtime.uploads import UploadLimits
+from service_runtime.uploads import ArchiveLimits, UploadLimits
 from tests.unit.pacs_gateway.fake_context import FakeContext, called_by, stream_of
 from tests.unit.pacs_gateway.fakes import (
     END,
@@ -38,6 +38,7 @@ from tests.unit.pacs_gateway.fakes import (
 from tests.unit.pacs_gateway.hooks import raising
 
 LIMITS = UploadLimits(file_bytes=5_000, request_bytes=20_000, files=4, idle_seconds=5)
+ARCHIVES = ArchiveLimits(entries=20, ratio=200)
 PIECE = 300
 CALLS = ["Upload", "UploadMultiple"]
 
@@ -45,7 +46,14 @@ CALLS = ["Upload", "UploadMultiple"]
 @pytest.fixture
 def servicer(world: World) -> UploadServicer:
     """The servicer over the fakes."""
-    return UploadServicer(uploads=world.uploads(), log_book=UploadLogBook(database=world.database), limits=LIMITS)
+    return servicer_of(world)
+
+
+def servicer_of(world: World, limits: UploadLimits = LIMITS) -> UploadServicer:
+    """A servicer over the fakes."""
+    return UploadServicer(
+        uploads=world.uploads(), log_book=UploadLogBook(database=world.database), limits=limits, archives=ARCHIVES
+    )
 
 
 def pieces_of(content: bytes, *, name: str = "a.dcm", **options: Any) -> list[UploadRequest]:
@@ -333,12 +341,11 @@ async def test_too_many_files_are_told_after_the_others(world: World, servicer: 
     assert len(world.pacs.held) == LIMITS.files
 
 
-async def test_a_request_that_is_too_large_is_told(world: World, servicer: UploadServicer) -> None:
+async def test_a_request_that_is_too_large_is_told(world: World) -> None:
     """The file in which the request passes its limit is not stored."""
     files = [slice_of(n) + b"" for n in range(2)] + [b"a text" + b"x" * 4_900] * 2
     limits = UploadLimits(file_bytes=5_000, request_bytes=6_000, files=9, idle_seconds=5)
-    servicer = UploadServicer(uploads=world.uploads(), log_book=UploadLogBook(database=world.database), limits=limits)
-    answers = await upload_multiple(servicer, *many_of(*files))
+    answers = await upload_multiple(servicer_of(world, limits), *many_of(*files))
     assert [one.success for one in answers[:2]] == [True, True]
     assert not any(one.success for one in answers[2:])
     assert answers[-1].error.reason == "UPLOAD_TOO_LARGE"
