@@ -83,6 +83,8 @@ class Rewriter:
         # The file meta information is all that may take more, up to the limit on header bytes.
         if not is_known and (self._held_bytes <= HELD_BYTES or not self._survey.has_begun):
             return []
+        if not is_known:
+            self._survey.leave_off()
         pieces, writer = self._begin()
         writer.findings.end_header()
         return pieces

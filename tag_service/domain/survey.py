@@ -155,6 +155,12 @@ class Survey:
         self._take(self.tokenizer.close())
         self.done = True
 
+    def leave_off(self) -> None:
+        """Ends the look before all of the header was seen. Raises EDIT_REFUSED amid a value that is to be recorded."""
+        self.tokenizer.stop()
+        if self._recording is not None:
+            raise self._too_much_to_record()
+
     def recorded_in_order(self) -> list[list[Event]]:
         """The recorded attributes in the order of their tags, private ones with their creators."""
         blocks = {tag & 0xFFFF0000 | tag >> 8 & 0xFF for tag, _ in self.recorded if tag & 0xFFFF >= BLOCKS.stop}
@@ -255,18 +261,21 @@ class Survey:
         assert self._recording is not None  # noqa: S101 - asked for only then
         self._recording.append(token)
         if len(self._recording) > _MAX_RECORDED:
-            where = dictionary.tag_text(self.recorded[-1][0])
-            raise ServiceError(
-                Reason.EDIT_REFUSED,
-                f"{where} holds too much to be recorded. Edit without record_original.",
-                metadata={"tag": where},
-            )
+            raise self._too_much_to_record()
         if isinstance(token, Run):
             return
         self._recording_depth += token[0] in {tokens.SEQUENCE, tokens.BULK, tokens.FRAGMENTS}
         self._recording_depth -= token[0] in {tokens.SEQUENCE_END, tokens.BULK_END}
         if not self._recording_depth:
             self._recording = None
+
+    def _too_much_to_record(self) -> ServiceError:
+        where = dictionary.tag_text(self.recorded[-1][0])
+        return ServiceError(
+            Reason.EDIT_REFUSED,
+            f"{where} holds too much to be recorded. Edit without record_original.",
+            metadata={"tag": where},
+        )
 
     def _run(self, node: Node, run: Run) -> None:
         """The plain elements of a scope that edits name."""

@@ -176,6 +176,18 @@ def test_a_sequence_without_end_is_not_recorded():
     assert (caught.value.reason, caught.value.metadata) == (Reason.EDIT_REFUSED, {"tag": "(0040,0275)"})
 
 
+@pytest.mark.parametrize("vr", ["OB", "SQ"])
+def test_a_value_that_is_too_long_to_be_held_is_not_recorded(vr):
+    """M7, M10: what does not end within what is held of a header is refused, rather than recorded in part."""
+    item = EXPLICIT.element(0x00420011, "OB", bytes(9 << 20))
+    value = EXPLICIT.element(0x00420011, vr, item if vr == "OB" else EXPLICIT.tag(0xFFFEE000, len(item)) + item)
+    data = EXPLICIT.file(*plain(EXPLICIT, value))
+    assert len(edit(data, remove=("EncapsulatedDocument",))) < 1000
+    with pytest.raises(ServiceError) as caught:
+        edit(data, remove=("EncapsulatedDocument",), record_original=CORRECT)
+    assert (caught.value.reason, caught.value.metadata) == (Reason.EDIT_REFUSED, {"tag": "(0042,0011)"})
+
+
 def test_a_private_value_before_its_creator_is_refused():
     """M7, M9: what the survey could not tell for an edited attribute is not edited without a record."""
     private = EXPLICIT.text(0x00290011, "LO", "ACME"), EXPLICIT.text(0x00291101, "LO", "before")
