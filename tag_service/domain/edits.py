@@ -7,7 +7,7 @@ from enum import StrEnum
 from service_runtime.errors import InvalidFieldError, Reason, ServiceError, Violation
 from tag_service.domain import paths, values
 from tag_service.domain.paths import Attribute, Path, PathError, PrivateAttribute
-from tag_service.domain.provenance import ModificationReason
+from tag_service.domain.provenance import ORIGINAL_ATTRIBUTES_SEQUENCE, ModificationReason
 
 PATIENT_ID = 0x00100020
 _PATIENT_SEX = 0x00100040
@@ -121,6 +121,8 @@ def _parse(field: str, text: str, value: str | None) -> Edit:
 def _problem_of(edit: Edit, edits: Edits) -> str:
     """What is wrong with an edit by itself; "" when nothing."""
     if edit.value is None:
+        if edits.record_original and not edit.path.steps and edit.path.attribute == ORIGINAL_ATTRIBUTES_SEQUENCE:
+            return "removes what record_original adds to"
         return ""
     if edits.remove_private_tags and edit.path.is_private:
         return "sets a private attribute, which remove_private_tags takes away"

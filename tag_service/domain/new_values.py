@@ -75,9 +75,11 @@ def treated(scope: Scope, treatment: Treatment, tag: int, vr: str, value: bytes 
     known = dictionary.implicit_vr(tag) if vr == "UN" else vr
     if fate is Fate.EMPTY or known not in values.SETTABLE_VRS:
         return element(tag, vr, b"", scope.encoding)
-    text = text_of(value, known, scope.charsets).text if value and known in values.TEXTUAL_VRS else ""
+    text = None
+    if value is not None:
+        text = text_of(value, known, scope.charsets).text if value and known in values.TEXTUAL_VRS else ""
     new = treatment.replacement(tag, known, text)
-    if new == text and value is not None and known in values.TEXTUAL_VRS:
+    if new == text and known in values.TEXTUAL_VRS:
         return None
     encoded = values.encode(
         known, new, little_endian=scope.encoding.little_endian, encode_text=lambda text: text.encode("ascii")

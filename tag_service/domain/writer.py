@@ -58,6 +58,7 @@ class DataSetWriter:
         self.findings = self._maker.findings
         self._root = self._maker.root
         self._is_behind_pixels = False
+        self._identifiers = treatment.depends_on if treatment else _NO_TAGS
         self._open: list[Scope | OpenSequence] = [self._root]
         # How many of the sequences and bulk values are open that are left out.
         self._left_out = 0
@@ -283,6 +284,8 @@ class DataSetWriter:
             return new
         if dictionary.is_private_creator(tag) and value is not None:
             scope.note_creator(tag, value)
+        if tag in self._identifiers and scope is self._root and value is not None:
+            self._recognise(tag, value)
         if scope.treatment is not None and (new := treated(scope, scope.treatment, tag, vr, value)) is not None:
             return new
         return self._transcoded(scope, tag, vr, value) if self._to_utf_8 and value is not None else None
@@ -301,6 +304,18 @@ class DataSetWriter:
         if scope is self._root and tag == ORIGINAL_ATTRIBUTES_SEQUENCE and self._record is not None:
             return self._maker.record_instead(value)
         return None
+
+    def _recognise(self, tag: int, value: bytes) -> None:
+        """Raises EDIT_REFUSED for an identifier that is not the one that the treatment began with."""
+        known = self._survey.values.get(tag)
+        if known is None or known.strip(b" \0") != value.strip(b" \0"):
+            where = dictionary.tag_text(tag)
+            raise ServiceError(
+                Reason.EDIT_REFUSED,
+                f"{where} stands behind the header of the file, or twice with different values, and what is made of "
+                "the file depends on it.",
+                metadata={"tag": where},
+            )
 
     def _declared(self, scope: Scope, value: bytes) -> bytes | None:
         """What becomes of a character set, which is in force in its scope from here on."""

@@ -81,6 +81,8 @@ class Profile:
     whatever file they stand.
     """
 
+    depends_on: frozenset[int] = frozenset({PATIENT_ID})
+
     def __init__(self, options: Options, key: bytes) -> None:
         self._options = options
         self._actions = actions_of(options)
@@ -108,8 +110,9 @@ class Profile:
                 self._fates[tag, vr] = fate
         return fate
 
-    def replacement(self, tag: int, vr: str, text: str) -> str:
+    def replacement(self, tag: int, vr: str, text: str | None) -> str:
         """The value in place of one that is to be replaced; "" empties the element."""
+        text = text or ""
         # Of private elements UIDs alone are replaced.
         match Action.UID if dictionary.is_private(tag) else self._action(tag, vr):
             case Action.UID:

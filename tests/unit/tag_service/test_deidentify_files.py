@@ -440,3 +440,19 @@ def test_every_attribute_of_the_table_is_acted_on():
     left = [element.keyword for element in every_element(after) if "SECRETNAME" in str(element.value)]
     assert {"StationName", "InstitutionName", "PatientSex"} <= set(left)
     assert not {"PatientName", "PatientID", "AccessionNumber", "StudyDate", "StudyDescription"} & set(left)
+
+
+def test_a_patient_id_that_comes_too_late_is_refused():
+    """De-identification: pseudonym and shift follow from the PatientID, so none may turn up behind the header, nor a
+    second patient's.
+    """
+    elements = [element for element in plain(EXPLICIT) if element[:4] != b"\x10\0\x20\0"]
+    late = EXPLICIT.text(0x00100020, "LO", "MRN7")
+    for data in (
+        EXPLICIT.file(*elements, late),
+        EXPLICIT.file(*plain(EXPLICIT, EXPLICIT.text(0x00100020, "LO", "MRN8"))),
+    ):
+        with pytest.raises(ServiceError) as caught:
+            deidentified(data)
+        assert (caught.value.reason, caught.value.metadata) == (Reason.EDIT_REFUSED, {"tag": "(0010,0020)"})
+    assert deidentified(EXPLICIT.file(*plain(EXPLICIT, late))).count(b"DEID-") == 3

@@ -4,10 +4,20 @@ import struct
 
 import pytest
 
-from service_runtime.errors import Reason, ServiceError
+from service_runtime.errors import InvalidFieldError, Reason, ServiceError
 from tag_service.domain.edits import Mode
 from tag_service.domain.provenance import ModificationReason
-from tests.unit.tag_service.building import ENCODINGS, EXPLICIT_LITTLE, NAMES, Writer, body, edit, plain, read
+from tests.unit.tag_service.building import (
+    ENCODINGS,
+    EXPLICIT_LITTLE,
+    IMPLICIT_LITTLE,
+    NAMES,
+    Writer,
+    body,
+    edit,
+    plain,
+    read,
+)
 
 EXPLICIT = Writer(EXPLICIT_LITTLE)
 COERCE, CORRECT = ModificationReason
@@ -163,6 +173,53 @@ def test_an_edit_comes_before_derive():
     result = edit(EXPLICIT.file(*plain(EXPLICIT)), set=("StudyInstanceUID=1.9",), force=True, mode=Mode.DERIVE)
     assert read(result).StudyInstanceUID == "1.9"
     assert read(result).SeriesInstanceUID.startswith("2.25.")
+
+
+def test_derive_knows_a_uid_that_came_as_un():
+    """R6, M8: an own UID that somebody on the way wrote as UN is replaced like any other."""
+    elements = [element for element in plain(EXPLICIT) if element[:4] != b"\x08\0\x18\0"]
+    unknown = EXPLICIT.element(0x00080018, "UN", b"1.2.3.4\0")
+    derived = read(edit(EXPLICIT.file(elements[0], unknown, *elements[1:]), mode=Mode.DERIVE))
+    assert derived.SOPInstanceUID.startswith("2.25.")
+    assert derived.SOPInstanceUID == derived.file_meta.MediaStorageSOPInstanceUID
+
+
+@pytest.mark.parametrize("late", ["1.2.3", "1.2.3.9"])
+def test_derive_refuses_identifiers_that_it_could_not_know(late):
+    """M8: own UIDs that turn up too late, or as others than before, are refused rather than kept."""
+    again = EXPLICIT.text(0x0020000D, "UI", late)
+    without = [element for element in plain(EXPLICIT) if element[:4] != again[:4]]
+    files = [EXPLICIT.file(*without, again)]
+    if late == "1.2.3":
+        # The same again is the same.
+        assert b"1.2.3\0" not in edit(EXPLICIT.file(*plain(EXPLICIT, again)), mode=Mode.DERIVE)
+        padding = EXPLICIT.element(0x00090010, "OB", bytes(9 << 20))
+        files.append(EXPLICIT.file(*plain(EXPLICIT, padding)))
+    else:
+        files.append(EXPLICIT.file(*plain(EXPLICIT, again)))
+    for data in files:
+        with pytest.raises(ServiceError) as caught:
+            edit(data, mode=Mode.DERIVE)
+        assert (caught.value.reason, caught.value.metadata) == (Reason.EDIT_REFUSED, {"tag": "(0020,000D)"})
+
+
+def test_derive_refuses_more_uids_than_it_looks_at():
+    """M8: a value so long that it comes as bulk data may hold an own UID, and is not emptied either."""
+    implicit = Writer(IMPLICIT_LITTLE)
+    many = implicit.text(0x00080058, "UI", "\\".join(["1.2.3.4"] * 10_000))
+    with pytest.raises(ServiceError) as caught:
+        edit(implicit.file(*plain(implicit, many)), mode=Mode.DERIVE)
+    assert (caught.value.reason, caught.value.metadata) == (Reason.EDIT_REFUSED, {"tag": "(0008,0058)"})
+
+
+def test_the_record_is_not_removed_and_written_at_once():
+    """M7: an edit that takes the Original Attributes Sequence away clashes with one that is to be recorded in it."""
+    data = EXPLICIT.file(*plain(EXPLICIT, EXPLICIT.sequence(RECORD, EXPLICIT.text(0x04000565, "CS", "CORRECT"))))
+    removal = {"remove": ("OriginalAttributesSequence",), "patient_id": "NEW"}
+    assert "OriginalAttributesSequence" not in read(edit(data, **removal))
+    with pytest.raises(InvalidFieldError) as caught:
+        edit(data, **removal, record_original=CORRECT)
+    assert [violation.field for violation in caught.value.violations] == ["remove[0]"]
 
 
 def test_a_sequence_without_end_is_not_recorded():
