@@ -51,7 +51,9 @@ class _Judge:
             self._walked = walk(data)
         except BrokenError as error:
             self._broken = error
-        self._pydicom = oracle.read(data, force=False)
+        # pydicom inflates without a limit.
+        is_bomb = self._broken is not None and self._broken.what == "bomb"
+        self._pydicom = None if is_bomb else oracle.read(data, force=False)
         # What no engine takes for DICOM is not to be read by force.
         self._forced = self._pydicom or (oracle.read(data, force=True) if self._walked else None)
 

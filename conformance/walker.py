@@ -31,10 +31,16 @@ _DEFLATED: Final = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95"
 _META_ELEMENT_BYTES: Final = 8
 # Some writers leave it behind what they deflate (RFC 1952 2.3.1).
 _GZIP_TRAILER_BYTES: Final = 8
+# More than the engine takes, and less than what exhausts a process.
+_MAX_INFLATION: Final = 250
+_FREE_INFLATED_BYTES: Final = 16 * 1024 * 1024
+_MAX_INFLATED_BYTES: Final = 2 << 30
 
 
 class BrokenError(Exception):
-    """A file that cannot be cut up: `what` is "truncated", "malformed" or "no DICOM"; `offset` is where."""
+    """A file that cannot be cut up: `what` is "truncated", "malformed", "no DICOM" or "bomb", for one that inflates to
+    more than is good for anybody; `offset` is where.
+    """
 
     def __init__(self, what: str, offset: int) -> None:
         super().__init__(f"{what} at {offset}")
@@ -88,10 +94,26 @@ class _Open:
 @dataclass(slots=True)
 class _Walk:
     data: bytes
+    position: int = 0
     parts: list[Part] = field(default_factory=list)
     stack: list[_Open] = field(default_factory=list)
-    position: int = 0
+    sequences: int = 0
     deepest: int = 0
+
+    def push(self, frame: _Open) -> None:
+        """Opens a sequence or item, or the data set."""
+        self.stack.append(frame)
+        self.sequences += frame.is_sequence
+        self.deepest = max(self.deepest, self.sequences)
+
+    def pop(self) -> None:
+        """Closes what was opened last."""
+        self.sequences -= self.stack.pop().is_sequence
+
+    @property
+    def depth(self) -> int:
+        """The number of items that are open."""
+        return len(self.stack) - self.sequences - 1
 
     def take(self, header_bytes: int, length: int) -> tuple[bytes, bytes]:
         """The header and the value that begin here."""
@@ -120,7 +142,7 @@ def walk(data: bytes) -> Walked:
     if not (has_prefix or meta) and not _could_begin(rest, explicit=explicit, little=little):
         raise BrokenError("no DICOM", 0)
     walked = _Walk(rest)
-    walked.stack.append(_Open(is_sequence=False, end=None, explicit=explicit, little=little))
+    walked.push(_Open(is_sequence=False, end=None, explicit=explicit, little=little))
     _go(walked)
     trailing = rest[walked.position :]
     if trailing.strip(b"\0") or padding[_GZIP_TRAILER_BYTES:].strip(b"\0"):
@@ -165,10 +187,13 @@ def _meta(data: bytes, position: int) -> tuple[list[Part], int]:
 def _inflated(data: bytes, offset: int) -> tuple[bytes, bytes]:
     """A deflated data set (RFC 1951), inflated, and what follows it."""
     stream = zlib.decompressobj(-15)
+    most = max(_FREE_INFLATED_BYTES, min(_MAX_INFLATION * len(data), _MAX_INFLATED_BYTES))
     try:
-        body = stream.decompress(data)
+        body = stream.decompress(data, most)
     except zlib.error:
         raise BrokenError("malformed", offset) from None
+    if len(body) == most:
+        raise BrokenError("bomb", offset)
     if not stream.eof:
         raise BrokenError("truncated", offset + len(data))
     return body, stream.unused_data
@@ -235,7 +260,7 @@ def _go(walk_: _Walk) -> None:
         if top.end is not None and walk_.position >= top.end:
             if walk_.position > top.end:
                 raise BrokenError("malformed", walk_.position)
-            walk_.stack.pop()
+            walk_.pop()
             if not walk_.stack:
                 return
             continue
@@ -253,10 +278,6 @@ def _go(walk_: _Walk) -> None:
             return
 
 
-def _depth(walk_: _Walk) -> int:
-    return sum(not frame.is_sequence for frame in walk_.stack) - 1
-
-
 def _in_sequence(walk_: _Walk, top: _Open) -> None:
     """An item, or the delimiter of the sequence."""
     offset = walk_.position
@@ -264,13 +285,13 @@ def _in_sequence(walk_: _Walk, top: _Open) -> None:
     header, _ = walk_.take(8, 0)
     if tag == ITEM:
         # Of what hides in a UN alone there is no data set around the sequence.
-        walk_.parts.append(Part(_depth(walk_), tag, header, b""))
+        walk_.parts.append(Part(walk_.depth, tag, header, b""))
         end = None if length == UNDEFINED else walk_.position + length
         _check_end(walk_, end)
-        walk_.stack.append(_Open(is_sequence=False, end=end, explicit=top.explicit, little=top.little))
+        walk_.push(_Open(is_sequence=False, end=end, explicit=top.explicit, little=top.little))
     elif tag == SEQUENCE_END and top.end is None:
-        walk_.parts.append(Part(_depth(walk_), tag, header, b""))
-        walk_.stack.pop()
+        walk_.parts.append(Part(walk_.depth, tag, header, b""))
+        walk_.pop()
     else:
         raise BrokenError("malformed", offset)
 
@@ -283,8 +304,8 @@ def _in_data_set(walk_: _Walk, top: _Open) -> None:
         header, _ = walk_.take(8, 0)
         if tag != ITEM_END or len(walk_.stack) == 1 or top.end is not None:
             raise BrokenError("malformed", offset)
-        walk_.stack.pop()
-        walk_.parts.append(Part(_depth(walk_), tag, header, b""))
+        walk_.pop()
+        walk_.parts.append(Part(walk_.depth, tag, header, b""))
         return
     if not tag or not (vr in _VRS or vr in _NO_VRS or not top.explicit or (vr.isalpha() and vr.isupper())):
         raise BrokenError("malformed", offset)
@@ -293,18 +314,17 @@ def _in_data_set(walk_: _Walk, top: _Open) -> None:
         _fragments(walk_, top, tag, header_bytes)
     elif kind:
         header, _ = walk_.take(header_bytes, 0)
-        walk_.parts.append(Part(_depth(walk_), tag, header, b""))
+        walk_.parts.append(Part(walk_.depth, tag, header, b""))
         end = None if length == UNDEFINED else walk_.position + length
         _check_end(walk_, end)
         as_file = kind == "sequence"
-        walk_.stack.append(
+        walk_.push(
             _Open(is_sequence=True, end=end, explicit=as_file and top.explicit, little=top.little or not as_file)
         )
-        walk_.deepest = max(walk_.deepest, sum(frame.is_sequence for frame in walk_.stack))
     else:
         _check_end(walk_, offset + header_bytes + length)
         header, value = walk_.take(header_bytes, length)
-        walk_.parts.append(Part(_depth(walk_), tag, header, value))
+        walk_.parts.append(Part(walk_.depth, tag, header, value))
 
 
 def _kind(walk_: _Walk, top: _Open, *, tag: int, vr: str, header_bytes: int, length: int) -> str:
@@ -331,7 +351,7 @@ def _is_sequence(value: bytes) -> bool:
     if not value.startswith(b"\xfe\xff\x00\xe0"):
         return False
     inner = _Walk(value)
-    inner.stack.append(_Open(is_sequence=True, end=len(value), explicit=False, little=True))
+    inner.push(_Open(is_sequence=True, end=len(value), explicit=False, little=True))
     try:
         _go(inner)
     except BrokenError:
@@ -352,7 +372,7 @@ def _fragments(walk_: _Walk, top: _Open, tag: int, header_bytes: int) -> None:
         if item != ITEM or length == UNDEFINED:
             raise BrokenError("malformed", walk_.position)
         walk_.take(8, length)
-    walk_.parts.append(Part(_depth(walk_), tag, header, walk_.data[start : walk_.position]))
+    walk_.parts.append(Part(walk_.depth, tag, header, walk_.data[start : walk_.position]))
 
 
 def _check_end(walk_: _Walk, end: int | None) -> None:

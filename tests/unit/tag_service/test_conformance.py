@@ -19,7 +19,9 @@ from conformance.pool import judge_all
 from conformance.walker import BrokenError, walk
 from service_runtime.errors import Reason, ServiceError
 from tag_service.domain.edits import Edits
+from tag_service.domain.limits import Limits
 from tests.unit.tag_service.building import (
+    DEFLATED,
     ENCODINGS,
     EXPLICIT_LITTLE,
     IMPLICIT_LITTLE,
@@ -31,6 +33,9 @@ from tests.unit.tag_service.building import (
 
 EXPLICIT = Writer(EXPLICIT_LITTLE)
 IMPLICIT = Writer(IMPLICIT_LITTLE)
+UNDEFINED = 0xFFFFFFFF
+# An item with a sequence in it, neither of which ends.
+NEST = EXPLICIT.tag(0xFFFEE000, UNDEFINED) + EXPLICIT.header(0x00081140, "SQ", UNDEFINED)
 DATA = Path(pydicom.data.__file__).parent
 SAMPLES = sorted(path for path in DATA.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"})
 
@@ -234,14 +239,26 @@ def test_what_only_pydicom_takes_is_explained(tmp_path):
     assert kinds(judge(path)) == {Kind.HIDDEN_SEQUENCE}
 
 
-def test_what_is_past_a_limit_is_explained(tmp_path):
-    """R8: a file that is refused for its depth is past the limit for the comparer too."""
-    nested = b""
-    for _ in range(101):
-        nested = EXPLICIT.sequence(0x00081140, nested)
-    path = tmp_path / "deep.dcm"
-    path.write_bytes(part10(nested, EXPLICIT_LITTLE))
-    assert kinds(judge(path)) == {Kind.LIMITED}
+def hostile(name):
+    """A file that is past a limit."""
+    if name == "deep":
+        return part10(EXPLICIT.header(0x00081140, "SQ", UNDEFINED) + 101 * NEST, EXPLICIT_LITTLE)
+    if name == "very deep":
+        return part10(EXPLICIT.header(0x00081140, "SQ", UNDEFINED) + 100_000 * NEST, EXPLICIT_LITTLE)
+    if name == "many":
+        return part10(EXPLICIT.element(0x00080050, "SH", b"") * 1001, EXPLICIT_LITTLE)
+    return Writer(DEFLATED).file(Writer(DEFLATED).element(0x7FE00010, "OW", bytes(100_000_000)))
+
+
+@pytest.mark.parametrize("name", ["deep", "very deep", "many", "bomb"])
+def test_what_is_past_a_limit_is_explained(tmp_path, monkeypatch, name):
+    """R8: a file that is refused for its depth, its elements or what it inflates to is past the limit here too."""
+    monkeypatch.setattr(subject, "LIMITS", Limits(elements=1000))
+    path = tmp_path / name
+    path.write_bytes(hostile(name))
+    judgement = judge(path)
+    assert kinds(judgement) == {Kind.LIMITED}
+    assert judgement.outcomes["all elements"] == Reason.STRUCTURE_LIMIT
 
 
 def test_a_file_that_hangs_is_given_up(sample, tmp_path):
