@@ -52,13 +52,11 @@ class Nesting:
         in_sequence = bool(self.stack) and self.stack[-1].is_sequence
         return ("".join(steps) + (tag_text(tag) if tag and not in_sequence else "")).removesuffix(".")
 
-    def kind_of(self, tag: int, vr: str, length: int, offset: int) -> tuple[int | None, str]:
-        """The kind of an element that may be more than a value (None: it is none), and its VR."""
-        if length != UNDEFINED_LENGTH:
-            return (SEQUENCE if vr == "SQ" else None), vr
+    def kind_of(self, tag: int, vr: str, offset: int) -> tuple[int, str]:
+        """The kind of an element of undefined length, and its VR."""
         if vr in _FRAGMENT_VRS or tag in PIXEL_TAGS:
             return FRAGMENTS, vr
-        if vr in {"SQ", "UN"}:
+        if vr == "UN":
             return SEQUENCE, vr
         if is_private(tag) and not self.stack[-1].encoding.explicit:
             return SEQUENCE, "UN"

@@ -24,7 +24,8 @@ WHOLE_TEXT_BYTES: Final = 1024 * 1024
 _ITEM: Final = b"\xfe\xff\x00\xe0"
 _PIXEL_GROUP: Final = FLOAT_PIXEL_DATA >> 16
 _DELIMITER_GROUP: Final = DELIMITERS >> 16
-_META_GROUP: Final = 0x0002
+_FIRST_META_TAG: Final = 0x00020000
+_LAST_META_TAG: Final = 0x0002FFFF
 # The header of (0002,0000): the length of what follows it.
 _META_LENGTH: Final = b"\x02\x00\x00\x00UL\x04\x00"
 
@@ -125,4 +126,6 @@ def scan_meta(buffer: bytes, position: int, edge: int, most: int) -> list[PlainE
         # Believed only as far as it spares looking at elements of the data set.
         edge = min(edge, position + 12 + int.from_bytes(buffer[position + 8 : position + 12], "little"))
     found = _scan_meta(buffer, position, edge, most)
-    return list(takewhile(lambda element: element[0] >> 16 == _META_GROUP, found))
+    if found and (min(found)[0] < _FIRST_META_TAG or max(found)[0] > _LAST_META_TAG):
+        return list(takewhile(lambda element: _FIRST_META_TAG <= element[0] <= _LAST_META_TAG, found))
+    return found

@@ -239,11 +239,13 @@ class Tokenizer:
             if base + pos >= end:
                 yield nesting.leave(base + pos)
                 continue
-            if not frame.is_sequence:
+            if not (frame.is_sequence or (encoding.explicit and buf.startswith(b"SQ", pos + 4))):
                 # Most elements are plain and whole in the buffer. Any other is left to what follows.
                 edge = len(buf)
-                if base + edge > end or edge - pos > max_header_bytes - header_bytes:
-                    edge = min(edge, end - base, pos + max_header_bytes - header_bytes)
+                if base + edge > end:
+                    edge = end - base
+                if edge - pos > max_header_bytes - header_bytes:
+                    edge = pos + max_header_bytes - header_bytes
                 most = MAX_RUN if elements + MAX_RUN <= max_elements else max_elements - elements
                 run = scan(buf, pos, edge, most)
                 if run:
@@ -290,8 +292,10 @@ class Tokenizer:
             if not vr or not (tag or buf[pos + 4 : pos + 6] in VR_CODES):
                 raise nesting.malformed(tag, base + pos, "its tag or VR is impossible", rule="PS3.5 7.1")
             kind: int | None = None
-            if vr == "SQ" or length == UNDEFINED_LENGTH:
-                kind, vr = nesting.kind_of(tag, vr, length, base + pos)
+            if vr == "SQ":
+                kind = SEQUENCE
+            elif length == UNDEFINED_LENGTH:
+                kind, vr = nesting.kind_of(tag, vr, base + pos)
             elif vr == "UN" and encoding.explicit and 8 <= length <= WHOLE_BYTES:
                 if len(buf) - pos < size + length:
                     buf = yield from self._source.fill(pos, size + length)
@@ -300,15 +304,14 @@ class Tokenizer:
                     kind = SEQUENCE
             if kind == SEQUENCE:
                 header_bytes += size
-                token = nesting.enter_sequence(tag, vr, buf[pos : pos + size], length, base + pos)
-                pos += size
-                if not length:
-                    # As with items: left before anything looks at what is open.
-                    stack.pop()
-                    yield token
+                header = buf[pos : pos + size]
+                if not length and len(stack) // 2 < self._limits.depth and base + pos + size <= end:
+                    yield (SEQUENCE, tag, vr, header, b"", base + pos)
+                    pos += size
                     yield (SEQUENCE_END, tag, "", b"", b"", base + pos)
                     continue
-                yield token
+                yield nesting.enter_sequence(tag, vr, header, length, base + pos)
+                pos += size
                 continue
             if kind is None:
                 if base + pos + size + length > end:
