@@ -88,7 +88,7 @@ def test_the_json_is_that_of_pydicom(path):
 
 @pytest.mark.parametrize("name", ["CT_small.dcm", "MR_small_bigendian.dcm", "image_dfl.dcm", "JPEG2000.dcm"])
 def test_the_json_does_not_depend_on_how_the_file_is_cut(name):
-    """Cut oddly, a file gives the JSON that it gives whole."""
+    """R1: Cut oddly, a file gives the JSON that it gives whole."""
     data = bytes_of(name)
     assert json_of(cut(data, 37)) == json_of([data])
 

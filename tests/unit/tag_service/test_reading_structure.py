@@ -90,15 +90,40 @@ def test_the_elements_are_those_that_pydicom_finds(path):
 @pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_the_tokens_do_not_depend_on_how_the_file_is_cut(name, size):
-    """Cut into single bytes, or oddly, a file gives the tokens that it gives whole."""
+    """R1: Cut into single bytes, or oddly, a file gives the tokens that it gives whole."""
     data = bytes_of(name)[:6000]
     assert outcome(cut(data, size)) == outcome([data])
+
+
+@pytest.mark.parametrize("writer", [EXPLICIT, IMPLICIT, BIG], ids=NAMES[:3])
+def test_the_limits_do_not_depend_on_how_the_file_is_cut(writer):
+    """R1, R8: Wherever a limit strikes, it strikes at the same element for all cuts."""
+    empty = [writer.sequence(0x00081140), writer.sequence(0x00081199, b"", b"")]
+    nested = [
+        writer.sequence(0x00400275, *empty, b"", writer.number(0x00280010, 7), undefined=undefined)
+        for undefined in (False, True)
+    ]
+    private = writer.element(0x00111001, "UN", IMPLICIT.tag(0xFFFEE000, 0))
+    data = writer.file(*plain(writer)[:8], private, *nested, writer.text(0x00400280, "ST", "x"))
+    everything = len(outcome([data]))
+    seen = set()
+    for limits in (
+        *(Limits(elements=count) for count in range(60)),
+        *(Limits(header_bytes=size) for size in range(300, len(data), 3)),
+        *(Limits(depth=depth) for depth in range(4)),
+    ):
+        whole = outcome([data], limits)
+        seen.add(len(whole))
+        for size in (1, 13):
+            assert outcome(cut(data, size), limits) == whole
+    assert max(seen) == everything
+    assert len(seen) > 20
 
 
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_the_tokens_do_not_depend_on_any_cuts(data):
-    """Wherever it is cut, a file gives the tokens that it gives whole."""
+    """R1: Wherever it is cut, a file gives the tokens that it gives whole."""
     whole = bytes_of(data.draw(st.sampled_from(FORMS)))
     at = sorted(data.draw(st.lists(st.integers(0, min(len(whole), 5000)), max_size=12)))
     pieces = [whole[start:end] for start, end in zip([0, *at], [*at, len(whole)], strict=True)]
@@ -106,7 +131,7 @@ def test_the_tokens_do_not_depend_on_any_cuts(data):
 
 
 def test_every_cut_is_an_error_that_says_where():
-    """CT_small.dcm cut anywhere is refused, save between two elements, where nothing tells that more should follow."""
+    """R9: CT_small.dcm cut anywhere is refused, save between two elements, where nothing tells that more follows."""
     data = bytes_of("CT_small.dcm")
     file = load(data, Limits())
     pixels = next(element for element in file.elements if element.tag == 0x7FE00010)
@@ -122,7 +147,7 @@ def test_every_cut_is_an_error_that_says_where():
 
 @pytest.mark.parametrize("name", ["image_dfl.dcm", "JPEG2000.dcm", "nested_priv_SQ.dcm"])
 def test_a_cut_inside_what_is_nested_or_deflated_is_an_error(name):
-    """Deflated data sets, fragments and items that break off are refused."""
+    """R9: Deflated data sets, fragments and items that break off are refused."""
     data = bytes_of(name)
     file = load(data, Limits())
     boundaries = set() if file.deflated else {element.offset for element in file.elements}
@@ -150,13 +175,13 @@ def test_a_cut_inside_what_is_nested_or_deflated_is_an_error(name):
     ids=["empty", "byte", "zeros", "text", "json", "png", "pdf", "zip", "wrong mark", "mark alone", "one element"],
 )
 def test_what_is_not_dicom_is_refused(data, reason):
-    """Files of other kinds are told from DICOM files."""
+    """R9: Files of other kinds are told from DICOM files."""
     assert reason_of(data) is reason
 
 
 @pytest.mark.parametrize("writer", ENCODINGS[:3], ids=NAMES[:3])
 def test_a_bare_data_set_is_read_when_it_makes_sense(writer):
-    """Without preamble and meta information the encoding is found by the first elements, and the lack is noticed."""
+    """R5: Without preamble and meta information the first elements tell the encoding, and the lack is noticed."""
     file = load(b"".join(plain(writer)), Limits())
     assert (file.explicit, file.little_endian) == (writer.explicit, writer.order == "<")
     assert file.transfer_syntax_uid == writer.transfer_syntax
@@ -165,7 +190,7 @@ def test_a_bare_data_set_is_read_when_it_makes_sense(writer):
 
 
 def test_meta_information_may_stand_without_preamble():
-    """A file that begins with group 2 is read by what that says."""
+    """R5: A file that begins with group 2 is read by what that says."""
     file = load(part10(b"".join(plain(BIG)), EXPLICIT_BIG)[132:], Limits())
     assert (file.transfer_syntax_uid, file.little_endian, len(file.meta)) == (EXPLICIT_BIG, False, 8)
     assert [problem.code for problem in file.problems] == [ProblemCode.PREAMBLE_MISSING]
@@ -173,14 +198,14 @@ def test_meta_information_may_stand_without_preamble():
 
 @pytest.mark.parametrize("length", [0, 2, 80, 400, 0xFFFFFFFE])
 def test_a_wrong_group_length_of_the_meta_information_does_no_harm(length):
-    """Where group 2 ends is seen by the tags."""
+    """R5: Where group 2 ends is seen by the tags."""
     data = bytearray(EXPLICIT.file(*plain(EXPLICIT)))
     data[140:144] = struct.pack("<I", length)
     assert len(load(bytes(data), Limits()).elements) == 9
 
 
 def test_a_missing_transfer_syntax_is_guessed():
-    """Meta information without (0002,0010) is no obstacle, and is noticed."""
+    """R5: Meta information without (0002,0010) is no obstacle, and is noticed."""
     meta = EXPLICIT.text(0x00020002, "UI", "1.2")
     file = load(bytes(128) + b"DICM" + meta + b"".join(plain(IMPLICIT)), Limits())
     assert (file.explicit, file.transfer_syntax_uid) == (False, IMPLICIT_LITTLE)
@@ -190,7 +215,7 @@ def test_a_missing_transfer_syntax_is_guessed():
 @pytest.mark.parametrize("said", [EXPLICIT_LITTLE, IMPLICIT_LITTLE, EXPLICIT_BIG])
 @pytest.mark.parametrize("writer", ENCODINGS[:3], ids=NAMES[:3])
 def test_a_data_set_is_read_as_it_is_whatever_the_transfer_syntax_says(said, writer):
-    """A wrong transfer syntax is noticed and overruled by the first element."""
+    """R5: A wrong transfer syntax is noticed and overruled by the first element."""
     file = load(part10(b"".join(plain(writer)), said), Limits())
     assert (file.explicit, file.little_endian, len(file.elements)) == (writer.explicit, writer.order == "<", 9)
     assert file.transfer_syntax_uid == said
@@ -198,7 +223,7 @@ def test_a_data_set_is_read_as_it_is_whatever_the_transfer_syntax_says(said, wri
 
 
 def test_private_and_future_transfer_syntaxes_are_explicit_little_endian():
-    """An unknown UID, and the one that deflates frames only, are no obstacle."""
+    """R5: An unknown UID, and the one that deflates frames only, are no obstacle."""
     for uid in ("1.2.276.0.99.1", "1.2.840.10008.1.2.8.1"):
         file = load(part10(b"".join(plain(EXPLICIT)), uid), Limits())
         assert (file.explicit, file.deflated, len(file.elements)) == (True, False, 9)
@@ -206,7 +231,7 @@ def test_private_and_future_transfer_syntaxes_are_explicit_little_endian():
 
 @pytest.mark.parametrize(("tail", "noticed"), [(b"", []), (b"\0", []), (b"\0\0\0", ["TRAILING_BYTES"])])
 def test_a_deflated_data_set_may_be_padded(tail, noticed):
-    """One NUL behind it is right (PS3.5 A.5), more zeros are noticed."""
+    """R5: One NUL behind it is right (PS3.5 A.5), more zeros are noticed."""
     stream = zlib.compressobj(wbits=-15)
     body = stream.compress(b"".join(plain(EXPLICIT))) + stream.flush()
     data = part10(body + tail, DEFLATED)
@@ -215,7 +240,7 @@ def test_a_deflated_data_set_may_be_padded(tail, noticed):
 
 
 def test_the_trailer_of_gzip_may_follow_a_deflated_data_set():
-    """Writers that deflate with gzip and leave its trailer there are understood; longer garbage is not."""
+    """R5: Writers that deflate with gzip and leave its trailer there are understood; longer garbage is not."""
     stream = zlib.compressobj(wbits=-15)
     body = stream.compress(b"".join(plain(EXPLICIT))) + stream.flush()
     assert codes_of(part10(body + b"\x4e\xd0\x58\x45\x1a\x02\4\0", DEFLATED)) == ["TRAILING_BYTES"]
@@ -233,7 +258,7 @@ def test_what_follows_a_deflated_data_set_is_told_the_same_for_all_pieces(tail):
 
 
 def test_broken_deflate_is_malformed():
-    """What cannot be inflated is refused without the library's words."""
+    """R5: What cannot be inflated is refused without the library's words."""
     assert reason_of(part10(b"\xff" * 200, DEFLATED)) is Reason.MALFORMED_DICOM
 
 
@@ -263,7 +288,7 @@ def test_sequences_of_both_kinds_of_length_are_read(writer, undefined):
 @pytest.mark.parametrize("undefined", [False, True])
 @pytest.mark.parametrize("writer", [EXPLICIT, BIG], ids=["explicit", "big endian"])
 def test_un_may_hold_items_in_implicit_little_endian(writer, undefined):
-    """Whatever the transfer syntax, a sequence whose VR is UN is read as implicit little endian (CP-246)."""
+    """R6: Whatever the transfer syntax, a sequence whose VR is UN is read as implicit little endian (CP-246)."""
     items = IMPLICIT.sequence(0x00111001, IMPLICIT.text(0x00100020, "LO", "MRN7"), undefined=undefined)[8:]
     length = 0xFFFFFFFF if undefined else len(items)
     file = load(writer.file(*plain(writer, writer.header(0x00111001, "UN", length) + items)), Limits())
@@ -283,7 +308,7 @@ def test_un_may_hold_items_in_implicit_little_endian(writer, undefined):
     ],
 )
 def test_un_that_only_begins_like_an_item_is_a_value(value):
-    """Bytes that do not hold together as items to the last one stay the bytes they are."""
+    """R6: Bytes that do not hold together as items to the last one stay the bytes they are."""
     file = load(EXPLICIT.file(*plain(EXPLICIT, EXPLICIT.element(0x00111001, "UN", value))), Limits())
     assert value in [element.value for element in file.elements]
 
@@ -352,7 +377,7 @@ def test_a_broken_structure_is_refused(body):
 
 @pytest.mark.parametrize("vr", ["SQ", "UN"])
 def test_a_hundred_thousand_nested_items_are_refused_at_once(vr):
-    """Depth is limited before it costs anything, for sequences of undefined and of defined length."""
+    """R8: Depth is limited before it costs anything, for sequences of undefined and of defined length."""
     opening = EXPLICIT.header(0x00081140, vr, 0xFFFFFFFF) + EXPLICIT.tag(0xFFFEE000, 0xFFFFFFFF)
     if vr == "UN":
         inner = IMPLICIT.header(0x00081140, "SQ", 0xFFFFFFFF) + IMPLICIT.tag(0xFFFEE000, 0xFFFFFFFF)
@@ -365,7 +390,7 @@ def test_a_hundred_thousand_nested_items_are_refused_at_once(vr):
 
 
 def test_depth_is_counted_in_sequences():
-    """As many nested sequences as the limit says are read, one more is not; UN of defined length stays bytes there."""
+    """R8: As many nested sequences as the limit says are read, one more is not; UN stays bytes there."""
 
     def nested(depth):
         body = b""
@@ -378,7 +403,7 @@ def test_depth_is_counted_in_sequences():
 
 
 def test_elements_and_header_bytes_are_limited():
-    """A file of countless elements, items or fragments, or of endless text, is refused; bulk data does not count."""
+    """R8: A file of countless elements, items or fragments, or of endless text, is refused; bulk does not count."""
     many = EXPLICIT.file(*plain(EXPLICIT)[:8], EXPLICIT.text(0x00200013, "IS", "1") * 1000)
     items = EXPLICIT.file(*plain(EXPLICIT)[:8], EXPLICIT.sequence(0x00209222, *[b""] * 1000))
     fragments = EXPLICIT.file(
@@ -397,7 +422,7 @@ def test_elements_and_header_bytes_are_limited():
 
 
 def test_a_deflate_bomb_is_refused_early():
-    """What inflates to more than its share is refused soon after the first MiB, however much would follow."""
+    """R8: What inflates to more than its share is refused soon after the first MiB, however much would follow."""
     stream = zlib.compressobj(9, wbits=-15)
     start = b"".join(plain(EXPLICIT)[:8]) + EXPLICIT.header(0x7FE00010, "OW", 200 * MIB)
     body = stream.compress(start) + b"".join(stream.compress(bytes(MIB)) for _ in range(200)) + stream.flush()
@@ -413,7 +438,7 @@ def test_a_deflate_bomb_is_refused_early():
 
 
 def test_bulk_data_passes_without_being_held():
-    """The tags behind 64 MiB of pixel data are reached with memory for little more than one piece."""
+    """R3: The tags behind 64 MiB of pixel data are reached with memory for little more than one piece."""
     import tracemalloc  # noqa: PLC0415 - only here
 
     head = EXPLICIT.file(*plain(EXPLICIT)[:8]) + EXPLICIT.header(0x7FE00010, "OW", 64 * MIB)
@@ -487,7 +512,7 @@ def test_runs_hold_elements_of_one_place_side_by_side():
 
 
 def test_duplicates_and_disorder_are_noticed_and_kept():
-    """A tag that stands twice, or behind a higher one, is no reason to refuse a file; the path says where it is."""
+    """R2: A tag that stands twice, or behind a higher one, is no reason to refuse a file; the path says where it is."""
     item = EXPLICIT.text(0x00081155, "UI", "1.2") + EXPLICIT.text(0x00081150, "UI", "1.3")
     late = EXPLICIT.text(0x00100020, "LO", "MRN8")
     requests = EXPLICIT.sequence(0x00400275, b"", item)
@@ -517,7 +542,7 @@ def test_errors_name_the_path_and_hold_no_value():
 @given(data=st.data())
 @settings(max_examples=150, deadline=None)
 def test_damage_gives_an_error_of_ours_or_a_file(data):
-    """Bytes changed, removed or put in anywhere never surface as an exception of another kind."""
+    """R1, R8: Bytes changed, removed or put in anywhere never surface as an exception of another kind."""
     damaged = bytearray(bytes_of(data.draw(st.sampled_from(FORMS)))[:6000])
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(damaged)))

@@ -45,7 +45,7 @@ def test_the_attributes_are_those_that_pydicom_reads(path):
 
 @pytest.mark.parametrize("writer", ENCODINGS, ids=NAMES)
 def test_reading_ends_before_the_pixel_data(writer):
-    """In every encoding the reader is done once the first header of pixel data, or a tag past the last one, is in."""
+    """R2: In every encoding the reader is done once a header of pixel data, or a tag past the last one, is in."""
     instance = writer.text(0x00200013, "IS", "7 ")
     bulk = writer.element(0x7FE00010, "OW", bytes(200_000))
     data = writer.file(*plain(writer, instance)[:-1], bulk)
@@ -54,13 +54,13 @@ def test_reading_ends_before_the_pixel_data(writer):
 
 
 def test_reading_ends_past_the_highest_attribute():
-    """Where all is in order and the identifiers have come, nothing behind (0020,0013) is waited for."""
+    """R2: Where all is in order and the identifiers have come, nothing behind (0020,0013) is waited for."""
     data = EXPLICIT.file(*plain(EXPLICIT)[:8], EXPLICIT.element(0x00420011, "OB", bytes(90_000)))
     assert bytes_needed(data) < 2000
 
 
 def test_what_stands_out_of_order_is_still_found():
-    """A file whose order is broken, or that lacks an identifier so far, is read on to its pixel data."""
+    """R2: A file whose order is broken, or that lacks an identifier so far, is read on to its pixel data."""
     late = EXPLICIT.text(0x00100020, "LO", "MRN8")
     elements = [element for element in plain(EXPLICIT)[:8] if b"MRN7" not in element]
     described = EXPLICIT.text(0x00280004, "CS", "RGB")
@@ -70,7 +70,7 @@ def test_what_stands_out_of_order_is_still_found():
 
 
 def test_of_a_tag_that_stands_twice_the_first_counts():
-    """A duplicate is noticed and changes nothing."""
+    """R2: A duplicate is noticed and changes nothing."""
     first, *rest = plain(EXPLICIT)
     header = header_of(EXPLICIT.file(first, rest[0], EXPLICIT.text(0x00080018, "UI", "9.9"), *rest[1:]))
     assert header.tags.sop_instance_uid == "1.2.3.4"
@@ -78,7 +78,7 @@ def test_of_a_tag_that_stands_twice_the_first_counts():
 
 
 def test_pixel_data_of_an_icon_does_not_end_the_header():
-    """Nested attributes count neither as the file's own nor as its end."""
+    """R4: Nested attributes count neither as the file's own nor as its end."""
     item = EXPLICIT.text(0x00100020, "LO", "WRONG") + EXPLICIT.element(0x7FE00010, "OW", bytes(4096))
     icon = EXPLICIT.sequence(0x00082112, item, undefined=True)
     tags = header_of(EXPLICIT.file(*plain(EXPLICIT, icon))).tags
@@ -86,7 +86,7 @@ def test_pixel_data_of_an_icon_does_not_end_the_header():
 
 
 def test_undeclared_characters_are_returned_and_noticed():
-    """Text beyond ASCII without a character set is the best guess, with a warning that does not repeat it."""
+    """R7: Text beyond ASCII without a character set is the best guess, with a warning that does not repeat it."""
     elements = plain(EXPLICIT, EXPLICIT.element(0x00081030, "LO", "Schädel ".encode("latin-1")))
     header = header_of(EXPLICIT.file(*elements))
     assert header.tags.study_description == "Schädel"
@@ -96,14 +96,14 @@ def test_undeclared_characters_are_returned_and_noticed():
 
 
 def test_un_does_not_hide_an_attribute():
-    """An attribute whose VR the writer did not know is read by the dictionary's."""
+    """R6: An attribute whose VR the writer did not know is read by the dictionary's."""
     elements = [element for element in plain(EXPLICIT) if b"MRN7" not in element]
     header = header_of(EXPLICIT.file(*elements[:5], EXPLICIT.element(0x00100020, "UN", b"MRN9"), *elements[5:]))
     assert header.tags.patient_id == "MRN9"
 
 
 def test_a_cut_behind_the_header_is_not_seen_and_one_in_it_is():
-    """ReadTags vouches for the header only."""
+    """R2, R9: ReadTags vouches for the header only."""
     data = bytes_of("CT_small.dcm")
     assert header_of(data[:20_000]).tags == header_of(data).tags
     with pytest.raises(ServiceError) as raised:
