@@ -9,8 +9,8 @@ limit).
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from pacs_gateway.adapters.orthanc_answers import checked_id, nonsense, parse
 from pacs_gateway.adapters.orthanc_body import ReplayableBody
 from pacs_gateway.adapters.orthanc_query import STUDY_COUNTS, is_literal, matches, query_of
 from pacs_gateway.domain.study import Counts, Fingerprint, PacsSeries, PacsStudy, StoredInstance, StudyFilter
+from pacs_gateway.use_cases.ports import fate_unknown
 from service_runtime.errors import Reason, ServiceError
 
 # Orthanc closes a connection that is idle for a second; one that is about to be closed must not be used again.
@@ -99,17 +100,25 @@ class Orthanc:
         """Stores one file while it comes in. When `chunks` raises, the request is broken off and Orthanc keeps nothing.
 
         Storing is idempotent: a request whose connection breaks at the file's first bytes is made again. Raises
-        STORE_REFUSED, and what `chunks` raises.
+        STORE_REFUSED, and what `chunks` raises. Where all of it was sent, is_fate_unknown of any other error.
         """
         async with ReplayableBody(chunks) as body:
             # Orthanc closes a connection on which nothing comes for a second, and aiohttp keeps the head of a request
             # back until its body begins: how long that takes is the sender's affair.
             await body.begun()
             try:
-                async with asyncio.timeout(self._deadlines.store), self._stores:
-                    status, content = await self._send(body)
-            except TimeoutError as error:
-                raise _away() from error
+                return await self._stored(body)
+            except ServiceError as error:
+                if body.handed_over and error.reason is not Reason.STORE_REFUSED:
+                    fate_unknown(error)
+                raise
+
+    async def _stored(self, body: ReplayableBody) -> StoredInstance:
+        try:
+            async with asyncio.timeout(self._deadlines.store), self._stores:
+                status, content = await self._send(body)
+        except TimeoutError as error:
+            raise _away() from error
         if status in {400, 404, 415} and answers.is_problem(content):
             raise ServiceError(Reason.STORE_REFUSED, "Orthanc refused the file. Validate it to learn what is wrong.")
         outcome = (await parse(answers.STATUS, _ok(status, content))).status
@@ -118,8 +127,9 @@ class Orthanc:
         stored = await parse(answers.STORED, content)
         return StoredInstance(stored.id, stored.study, already_stored=outcome == "AlreadyStored")
 
-    async def fingerprint(self, orthanc_id: str) -> Fingerprint | None:
-        """Size and MD5 of what Orthanc keeps, which it reads again to prove it. Raises STORE_UNVERIFIED.
+    async def fingerprint(self, orthanc_id: str, *, read_again: bool = True) -> Fingerprint | None:
+        """Size and MD5 of what Orthanc keeps, which it reads again to prove it, unless it is to tell what it noted.
+        Raises STORE_UNVERIFIED.
 
         An Orthanc that notes no MD5 (StoreMD5ForAttachments=false) must hand out the file instead.
         """
@@ -130,6 +140,8 @@ class Orthanc:
         noted = await parse(answers.ATTACHMENT, content)
         if not noted.md5:
             return await self._hash(f"{path}/data")
+        if not read_again:
+            return Fingerprint(noted.size, noted.md5)
         status, content = await self._exchange("POST", f"{path}/verify-md5", seconds=self._deadlines.store)
         if status == 404:
             return None
@@ -138,6 +150,26 @@ class Orthanc:
             raise ServiceError(Reason.STORE_UNVERIFIED, "What Orthanc's storage holds is not what was stored there.")
         _ok(status, content)
         return Fingerprint(noted.size, noted.md5)
+
+    async def file(self, orthanc_id: str) -> AsyncGenerator[bytes, None]:
+        """The bytes of an instance; none where there is none. The deadline is for each piece of them."""
+        path = f"/instances/{checked_id(orthanc_id)}/file"
+        try:
+            async with AsyncExitStack() as opened:
+                async with asyncio.timeout(self._deadlines.query):
+                    response = await opened.enter_async_context(self._answer("GET", path))
+                if response.status_code == 404:
+                    return
+                _ok(response.status_code, bytearray())
+                chunks = response.aiter_bytes()
+                while True:
+                    async with asyncio.timeout(self._deadlines.query):
+                        chunk = await anext(chunks, None)
+                    if chunk is None:
+                        return
+                    yield chunk
+        except (TimeoutError, _BrokenError) as error:
+            raise _away() from error
 
     async def delete_instance(self, orthanc_id: str) -> None:
         """Deletes an instance; no error where there is none."""

@@ -26,6 +26,8 @@ class ReplayableBody:
 
     def __init__(self, chunks: AsyncIterable[bytes]) -> None:
         self.failure: BaseException | None = None
+        # All of it is with the HTTP client: whatever that tells, the server may have had all of it.
+        self.handed_over = False
         self._source = chunks
         self._reader: asyncio.Task[None] | None = None
         self._slot: bytes | None = None
@@ -68,6 +70,7 @@ class ReplayableBody:
             if self.failure is not None or attempt != self._sending:
                 raise BrokenOffError
             if self._slot is None:
+                self.handed_over = True
                 return
             yield self._take()
 

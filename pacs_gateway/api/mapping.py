@@ -21,6 +21,7 @@ _SKIPPED = "skipped"
 _MESSAGES = {
     FileStatus.STORED: "Stored, read back and logged.",
     FileStatus.ALREADY_STORED: "The PACS held the same file already; it is logged.",
+    FileStatus.KEPT: "The PACS holds another content of this instance, which was kept; the file was not stored.",
 }
 
 
@@ -31,7 +32,7 @@ def tags_to_proto(tags: DicomTags) -> dicom_tags_pb2.DicomTags:
 
 
 def stored_to_fields(name: str, file: StoredFile) -> dict[str, Any]:
-    """The fields that UploadResponse and UploadMultipleResponse share, of a file that is stored."""
+    """The fields that UploadResponse and UploadMultipleResponse share, of a file that did not fail."""
     return {
         "success": True,
         "orthanc_id": file.orthanc_id,
@@ -138,8 +139,8 @@ def log_to_proto(entry: UploadLogEntry) -> upload_service_pb2.UploadLog:
         order_id=str(log.order_id or ""),
         study_instance_uid=log.study_instance_uid,
         orthanc_study_id=log.orthanc_study_id,
-        number_of_files=entry.number_of_files,
-        total_size_bytes=entry.total_size_bytes,
+        number_of_files=log.number_of_files,
+        total_size_bytes=log.total_size_bytes,
         original_patient_id=log.original_patient_id,
         original_patient_name=log.original_patient_name,
         original_accession_number=log.original_accession_number,

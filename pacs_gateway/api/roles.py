@@ -1,5 +1,6 @@
 """Which role may call which rpc: one table, and the gatekeeper that holds to it."""
 
+from collections.abc import Collection
 from typing import Final
 from uuid import UUID
 
@@ -35,6 +36,8 @@ ROLES: Final = {
     "/ris.pacs.v1.RegistryService/GetUser": _KEEPERS,
     "/ris.pacs.v1.RegistryService/ListUsers": _KEEPERS,
 }
+# Who may have an upload take the place of what the PACS holds.
+OVERWRITERS: Final = _READING
 PUBLIC: Final = frozenset({"/ris.pacs.v1.HealthService/CheckHealth"})
 
 
@@ -52,8 +55,11 @@ class UserGatekeeper:
         user = await self._registry.find_user(user_id)
         if user is None or not user.is_active:
             raise ServiceError(Reason.USER_NOT_ALLOWED, "The token's subject is not an active user.")
-        if user.role not in ROLES.get(method, frozenset()):
-            raise ServiceError(
-                Reason.ROLE_NOT_ALLOWED, f"The role {user.role} may not call this.", metadata={"role": user.role}
-            )
+        expect_role(user.role, ROLES.get(method, frozenset()), "call this")
         return Caller(user_id, token, user.role, user.full_name)
+
+
+def expect_role(role: str, allowed: Collection[str], what: str) -> None:
+    """Raises ROLE_NOT_ALLOWED."""
+    if role not in allowed:
+        raise ServiceError(Reason.ROLE_NOT_ALLOWED, f"The role {role} may not {what}.", metadata={"role": role})

@@ -10,8 +10,9 @@ from pacs_gateway.api.fields import Fields
 from pacs_gateway.api.many_files import ManyFiles
 from pacs_gateway.api.mapping import log_to_proto, stored_to_fields
 from pacs_gateway.api.paging import next_page_token, page_request
+from pacs_gateway.api.roles import OVERWRITERS, expect_role
 from pacs_gateway.domain.tags import Edits
-from pacs_gateway.domain.upload import PatientMatch, UploadOptions, UploadSource
+from pacs_gateway.domain.upload import OnConflict, PatientMatch, UploadOptions, UploadSource
 from pacs_gateway.domain.upload_log import UploadLogFilter, UploadStatus
 from pacs_gateway.use_cases.upload_logs import UploadLogBook
 from pacs_gateway.use_cases.uploads import Uploads
@@ -110,6 +111,7 @@ def _options(request: _Options) -> UploadOptions:
         order_id=fields.optional_uuid("order_id", request.order_id),
         source=fields.choice("upload_source", request.upload_source or UploadSource.MANUAL, UploadSource),
         patient_match=fields.choice("patient_match", request.patient_match or PatientMatch.REQUIRE, PatientMatch),
+        on_conflict=fields.choice("on_conflict", request.on_conflict or OnConflict.REJECT, OnConflict),
         edits=_edits(request),
     )
     if request.patient_match and not request.patient_id:
@@ -119,6 +121,8 @@ def _options(request: _Options) -> UploadOptions:
             if request.HasField(name):
                 fields.wrong(keyword, "is set by patient_match=COERCE; leave one of the two out")
     fields.expect_valid()
+    if options.on_conflict is OnConflict.OVERWRITE:
+        expect_role(CALLER.get().role, OVERWRITERS, "overwrite what the PACS holds")
     return options
 
 

@@ -30,11 +30,20 @@ class UnknownPatients(StrEnum):
     REJECT = "reject"
 
 
+class OnConflict(StrEnum):
+    """What to do when the PACS holds an instance with the file's SOPInstanceUID and other content."""
+
+    REJECT = "REJECT"
+    OVERWRITE = "OVERWRITE"
+    KEEP = "KEEP"
+
+
 class FileStatus(StrEnum):
-    """What became of a file that is in the PACS now."""
+    """What became of a file. Of one that is kept out, the PACS keeps another content, as on_conflict=KEEP asks."""
 
     STORED = "stored"
     ALREADY_STORED = "already_stored"
+    KEPT = "kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +54,13 @@ class UploadOptions:
     order_id: UUID | None = None
     source: UploadSource = UploadSource.MANUAL
     patient_match: PatientMatch = PatientMatch.REQUIRE
+    on_conflict: OnConflict = OnConflict.REJECT
     edits: Edits = field(default_factory=Edits)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file that is stored, read back and logged; `tags` are as stored."""
+    """A file that is in the PACS and logged; `tags` are those of what the PACS holds."""
 
     status: FileStatus
     orthanc_id: str

@@ -1,10 +1,14 @@
-"""The log of what was uploaded to a study: one per study, added to by every upload, revived by one after a deletion."""
+"""The log of what was uploaded to a study: one per study, added to by every upload, revived by one after a deletion.
+
+What it counts, and how it stands, follows from the ledger's entries of its files.
+"""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from uuid import UUID
+from uuid import UUID, uuid4
 
+from pacs_gateway.domain.ledger import StudyFacts
 from pacs_gateway.domain.tags import DicomTags
 
 
@@ -15,16 +19,6 @@ class UploadStatus(StrEnum):
     SUCCESS = "success"
     PARTIAL = "partial"
     FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class LoggedFile:
-    """One instance of the study: `error` is the reason it failed for, "" when it is stored."""
-
-    sop_instance_uid: str
-    name: str
-    size_bytes: int
-    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +33,8 @@ class UploadLog:
     upload_source: str
     uploaded_at: datetime
     orthanc_study_id: str = ""
-    files: tuple[LoggedFile, ...] = ()
+    number_of_files: int = 0
+    total_size_bytes: int = 0
     original_patient_id: str = ""
     original_patient_name: str = ""
     original_accession_number: str = ""
@@ -55,82 +50,106 @@ class UploadLog:
     is_deleted: bool = False
 
     @property
-    def number_of_files(self) -> int:
-        """How many instances are stored."""
-        return sum(not file.error for file in self.files)
-
-    @property
-    def total_size_bytes(self) -> int:
-        """The size of the stored instances."""
-        return sum(file.size_bytes for file in self.files if not file.error)
-
-    @property
     def holds_files(self) -> bool:
         """Whether the PACS holds a file that this log counts: then the study is that patient's."""
         return self.number_of_files > 0 and not self.is_deleted
-
-    def counts(self, sop_instance_uid: str) -> bool:
-        """Whether this log counts the instance as stored."""
-        return not self.is_deleted and any(
-            file.sop_instance_uid == sop_instance_uid and not file.error for file in self.files
-        )
 
     @property
     def stored_patient_id(self) -> str:
         """The PatientID that the study's files have in the PACS."""
         return self.modified_patient_id or self.original_patient_id
 
-    def begun(self, *, by: UUID, at: datetime, source: str, order_id: UUID | None) -> "UploadLog":
-        """The log when a file is on its way to the study. Until it is stored, a study keeps the order it has."""
+    def facts_of(self, stored: DicomTags, *, orthanc_study_id: str, order_id: UUID | None, edited: bool) -> StudyFacts:
+        """What a file that is stored tells of its study; `edited` says that it was stored otherwise than it came."""
+        facts = StudyFacts(orthanc_study_id, order_id or self.order_id)
+        if not edited:
+            return facts
         return replace(
-            self,
-            uploaded_by_id=by,
-            uploaded_at=at,
-            upload_source=source,
-            order_id=self.order_id if self.holds_files else order_id or self.order_id,
-            upload_status=UploadStatus.IN_PROGRESS,
-        )
-
-    def with_file(self, file: LoggedFile, *, seconds: float) -> "UploadLog":
-        """The log once the fate of a file is known.
-
-        A file counts once, however often it is sent: what is known last holds, but a failure to store again what is
-        stored already does not unstore it. What was stored before a deletion is gone, and counts no more.
-        """
-        files = {known.sop_instance_uid: known for known in self.files if not self.is_deleted or known.error}
-        known = files.get(file.sop_instance_uid)
-        if known is None or known.error or not file.error:
-            files[file.sop_instance_uid] = file
-        failures = sorted({known.error for known in files.values() if known.error})
-        failed = sum(bool(known.error) for known in files.values())
-        return replace(
-            self,
-            files=tuple(files.values()),
-            upload_status=_status(stored=len(files) - failed, failed=failed),
-            error_message=f"{failed} of {len(files)} files failed: {', '.join(failures)}" if failed else "",
-            upload_duration_seconds=self.upload_duration_seconds + seconds,
-            is_deleted=self.is_deleted and bool(file.error),
-        )
-
-    def with_edits(self, stored: DicomTags) -> "UploadLog":
-        """The log with what is stored in place of what came."""
-        return replace(
-            self,
+            facts,
             tags_modified=True,
             modified_patient_id=_if_other(stored.patient_id, self.original_patient_id),
             modified_patient_name=_if_other(stored.patient_name, self.original_patient_name),
             modified_accession_number=_if_other(stored.accession_number, self.original_accession_number),
         )
 
+    def with_facts(self, facts: StudyFacts) -> "UploadLog":
+        """The log with these facts. What an earlier file changed stays told where this one changed nothing."""
+        log = replace(self, orthanc_study_id=facts.orthanc_study_id, order_id=facts.order_id)
+        if not facts.tags_modified:
+            return log
+        return replace(
+            log,
+            tags_modified=True,
+            modified_patient_id=facts.modified_patient_id,
+            modified_patient_name=facts.modified_patient_name,
+            modified_accession_number=facts.modified_accession_number,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the files of a study's log stand: how many are stored, failed and open, each counted once, and the reasons
+    of those that failed.
+    """
+
+    stored: int
+    failed: int
+    open: int
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> UploadStatus:
+        """The status of the log."""
+        if self.open:
+            return UploadStatus.IN_PROGRESS
+        if not self.failed:
+            return UploadStatus.SUCCESS
+        return UploadStatus.PARTIAL if self.stored else UploadStatus.FAILED
+
+    @property
+    def error_message(self) -> str:
+        """What failed, and why."""
+        total = self.stored + self.failed
+        return f"{self.failed} of {total} files failed: {', '.join(self.reasons)}" if self.failed else ""
+
+
+def log_for(
+    known: UploadLog | None,
+    patient_id: UUID,
+    original: DicomTags,
+    *,
+    study_uid: str,
+    by: UUID,
+    source: str,
+    at: datetime,
+) -> UploadLog:
+    """A study's log when a file is on its way to it, for this patient. It starts anew where none of the study's files
+    is stored: nothing is the study's patient, order or first file before. It counts as deleted as long as it did.
+    """
+    if known is not None and known.holds_files:
+        return known
+    fresh = UploadLog(
+        id=known.id if known else uuid4(),
+        patient_id=patient_id,
+        order_id=None,
+        uploaded_by_id=by,
+        study_instance_uid=study_uid,
+        upload_source=source,
+        uploaded_at=at,
+        original_patient_id=original.patient_id,
+        original_patient_name=original.patient_name,
+        original_accession_number=original.accession_number,
+        original_study_date=original.study_date,
+        original_modality=original.modality,
+        is_deleted=known is not None and known.is_deleted,
+    )
+    if known is None or known.is_deleted or known.patient_id != patient_id:
+        return fresh
+    return replace(fresh, error_message=known.error_message, upload_duration_seconds=known.upload_duration_seconds)
+
 
 def _if_other(stored: str, original: str) -> str:
     return stored if stored != original else ""
-
-
-def _status(*, stored: int, failed: int) -> UploadStatus:
-    if not failed:
-        return UploadStatus.SUCCESS
-    return UploadStatus.PARTIAL if stored else UploadStatus.FAILED
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +168,9 @@ class Deletion:
 
 @dataclass(frozen=True, slots=True)
 class UploadLogEntry:
-    """A log as it is shown: without its files but with their number and size in bytes, with the names behind its ids,
-    and with the study's last completed deletion.
-    """
+    """A log as it is shown: with the names behind its ids, and with the study's last completed deletion."""
 
     log: UploadLog
-    number_of_files: int
-    total_size_bytes: int
     uploaded_by: str
     deletion: Deletion | None = None
     deleted_by: str = ""

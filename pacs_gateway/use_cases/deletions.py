@@ -68,6 +68,7 @@ class Deletions:
             log = (await work.upload_logs.by_study([uid])).get(uid)
             if log is not None:
                 await work.upload_logs.save(replace(log, is_deleted=True))
+                await work.ledger.forget(log.id)
             await work.orders.clear(uid)
             await work.upload_logs.save_deletion(replace(deletion, completed_at=self._clock()))
             await work.commit()

@@ -3,9 +3,10 @@
 from collections.abc import AsyncGenerator, AsyncIterable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 from uuid import UUID
 
+from pacs_gateway.domain.ledger import LedgerFile, Step
 from pacs_gateway.domain.media import DirectoryRecord
 from pacs_gateway.domain.paging import Page, PageRequest
 from pacs_gateway.domain.registry import (
@@ -20,6 +21,20 @@ from pacs_gateway.domain.registry import (
 from pacs_gateway.domain.study import Counts, Fingerprint, PacsSeries, PacsStudy, StoredInstance, StudyFilter, StudyLink
 from pacs_gateway.domain.tags import DicomTags, Edits
 from pacs_gateway.domain.upload_log import Deletion, UploadLog, UploadLogEntry, UploadLogFilter
+from service_runtime.errors import ServiceError
+
+_FATE: Final = ("fate", "unknown")
+
+
+def fate_unknown(error: ServiceError) -> ServiceError:
+    """The error, which says besides that the file may be stored all the same."""
+    error.metadata |= [_FATE]
+    return error
+
+
+def is_fate_unknown(error: BaseException) -> bool:
+    """Whether the error says that the file may be stored all the same."""
+    return isinstance(error, ServiceError) and _FATE in error.metadata.items()
 
 
 class TagService(Protocol):
@@ -47,10 +62,18 @@ class Pacs(Protocol):
         """Orthanc's version."""
 
     async def store(self, chunks: AsyncIterable[bytes]) -> StoredInstance:
-        """Stores one file. When `chunks` raises, nothing is stored. Raises STORE_REFUSED."""
+        """Stores one file. When `chunks` raises, nothing is stored. Raises STORE_REFUSED.
 
-    async def fingerprint(self, orthanc_id: str) -> Fingerprint | None:
-        """Size and MD5 of a stored instance; None where there is none."""
+        Where all of the file was sent and no answer made sense, it may be stored: is_fate_unknown of what is raised.
+        """
+
+    async def fingerprint(self, orthanc_id: str, *, read_again: bool = True) -> Fingerprint | None:
+        """Size and MD5 of a stored instance; None where there is none. `read_again`: proved by reading it, else noted
+        when it was stored. Raises STORE_UNVERIFIED.
+        """
+
+    def file(self, orthanc_id: str) -> AsyncGenerator[bytes, None]:
+        """The bytes of a stored instance; none where there is none."""
 
     async def delete_instance(self, orthanc_id: str) -> None:
         """Deletes an instance; no error where there is none."""
@@ -163,6 +186,25 @@ class UploadLogs(Protocol):
         """The latest trace of the study, when it was never completed."""
 
 
+class LedgerEntries(Protocol):
+    """The ledger, within a transaction."""
+
+    async def write(self, step: Step) -> None:
+        """Adds a step, as Ledger.write does."""
+
+    async def of_instance(self, orthanc_id: str) -> Sequence[LedgerFile]:
+        """Entries of an instance of which all has come, the newest first."""
+
+    async def counts(self, orthanc_id: str) -> bool:
+        """Whether a log counts the instance as stored."""
+
+    async def forget(self, upload_log_id: UUID) -> None:
+        """Has the log count no file any more. What it says itself changes with its next file."""
+
+    async def forget_instance(self, orthanc_id: str) -> None:
+        """Has no log count the instance any more."""
+
+
 class UnitOfWork(Protocol):
     """One transaction: what is not committed when it ends is rolled back."""
 
@@ -170,16 +212,41 @@ class UnitOfWork(Protocol):
     orders: Orders
     users: Users
     upload_logs: UploadLogs
+    ledger: LedgerEntries
 
     async def lock_study(self, study_uid: str) -> None:
         """Waits for, and holds until the end of the transaction, the right to change what is known of a study."""
+
+    async def share_study(self, study_uid: str) -> None:
+        """Waits until nobody has that right, and keeps it from everybody until the end of the transaction."""
+
+    async def lock_order(self, order_id: UUID) -> None:
+        """Waits for, and holds until the end of the transaction, the right to say which study an order has."""
 
     async def commit(self) -> None:
         """Makes the changes last."""
 
 
+class Ledger(Protocol):
+    """The ledger, written for all uploads together."""
+
+    async def write(self, step: Step) -> Sequence[LedgerFile]:
+        """Makes a step last, and brings the log and the order up to date with it. The other entries of the instance
+        that are open, or that a log counts as stored, and of which all has come; none for a file whose fate is known.
+
+        Not to be awaited by who has changed anything in a unit of work that is not committed. Raises OVERLOADED.
+        """
+
+    def abandon(self, entry_id: UUID) -> None:
+        """Says that nobody here will write what becomes of a file, so that the reconciler may look into it."""
+
+
 class Database(Protocol):
     """PostgreSQL. Whatever of it raises, raises DATABASE_UNAVAILABLE when PostgreSQL is away or too slow."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger."""
 
     def begin(self) -> AbstractAsyncContextManager[UnitOfWork]:
         """A new unit of work."""

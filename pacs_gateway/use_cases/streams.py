@@ -1,15 +1,20 @@
-"""The way of a file's bytes through an upload: looked into at the front, read once to the end, measured on the way."""
+"""The way of a file's bytes through an upload: looked into at the front, read once to the end, measured on
+the way, and its end held back until it may be stored.
+"""
 
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from pacs_gateway.domain.study import Fingerprint
+from pacs_gateway.domain.ledger import Content
 from service_runtime.errors import Reason, ServiceError
 
 T = TypeVar("T")
+
+# Most files of most studies are no longer than this, and so wait for nothing twice.
+_HELD_BACK_BYTES = 256 * 1024
 
 
 class Keeping:
@@ -89,30 +94,73 @@ class Replayable:
         return await anext(self._source, None)
 
 
-class Measured:
-    """Chunks whose size and MD5 are known once they have passed. MD5, for it is what Orthanc computes.
+class Incoming:
+    """Chunks as the sender sends them, whose content (but for its MD5) is known once all have come.
 
-    `complete` says that the last one has passed.
+    A plain object and no generator: a wait for the next chunk may be cancelled and made again.
     """
 
     def __init__(self, chunks: AsyncIterable[bytes]) -> None:
-        self.complete = False
-        self._chunks = chunks
+        self._chunks = aiter(chunks)
         self._size = 0
-        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._sha256 = hashlib.sha256()
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        """The chunks, once."""
-        async for chunk in self._chunks:
-            self._size += len(chunk)
-            self._md5.update(chunk)
-            yield chunk
-        self.complete = True
+    def __aiter__(self) -> "Incoming":
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await anext(self._chunks)
+        self._size += len(chunk)
+        self._sha256.update(chunk)
+        return chunk
 
     @property
-    def fingerprint(self) -> Fingerprint:
-        """Size and MD5 of what has passed."""
-        return Fingerprint(self._size, self._md5.hexdigest())
+    def content(self) -> Content:
+        """What has come."""
+        return Content(self._size, self._sha256.hexdigest())
+
+
+class Outgoing:
+    """Chunks on their way to the PACS, whose end is held back until it may go: without it, nothing can be stored.
+
+    `first` is awaited before the first byte goes out of a file that is longer than what is held back, `last` before
+    the end of any, with its content. What they raise breaks the file off. `complete` says that the end may go.
+    """
+
+    def __init__(
+        self,
+        chunks: AsyncIterable[bytes],
+        *,
+        first: Callable[[], Awaitable[None]],
+        last: Callable[[Content], Awaitable[None]],
+    ) -> None:
+        self.complete = False
+        self._chunks = chunks
+        self._first = first
+        self._last = last
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """The chunks, once, joined to pieces of what is held back."""
+        size, sha256, md5 = 0, hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+        held: list[bytes] = []
+        held_bytes, begun = 0, False
+        async for chunk in self._chunks:
+            size += len(chunk)
+            sha256.update(chunk)
+            md5.update(chunk)
+            if held_bytes >= _HELD_BACK_BYTES:
+                if not begun:
+                    await self._first()
+                    begun = True
+                yield b"".join(held)
+                held.clear()
+                held_bytes = 0
+            held.append(chunk)
+            held_bytes += len(chunk)
+        await self._last(Content(size, sha256.hexdigest(), md5.hexdigest()))
+        self.complete = True
+        if held_bytes:
+            yield b"".join(held)
 
 
 async def to_the_end(work: Coroutine[Any, Any, T], *, unless: Callable[[], bool] = lambda: False) -> T:

@@ -84,6 +84,35 @@ async def test_the_same_instance_with_other_content_is_refused(client: Client) -
     assert study["StudyDescription"] != "Other"
 
 
+async def test_what_to_do_in_a_conflict_is_the_callers_choice(client: Client, stack: Stack) -> None:
+    """KEEP answers with what is stored; OVERWRITE replaces it, for those who may delete, and the log counts it once."""
+    file = fresh_file(StudyDescription="First")
+    await client.stored(file)
+    kept = await client.stored(file, StudyDescription="Other", on_conflict="KEEP")
+    assert (kept["success"], kept["status"], kept["tags"]["StudyDescription"]) == (True, "kept", "First")
+    technologist = client.with_token(stack.token(role="technologist"))
+    refused = await technologist.upload(file.content, StudyDescription="Other", on_conflict="OVERWRITE")
+    expect_error(refused, 403, "ROLE_NOT_ALLOWED")
+    stored = await client.stored(file, StudyDescription="Other", on_conflict="OVERWRITE")
+    assert (stored["status"], stored["tags"]["StudyDescription"]) == ("stored", "Other")
+    study = (await client.get(f"{API}/studies/{file.study_uid}"))["study"]
+    assert (study["StudyDescription"], study["NumberOfInstances"]) == ("Other", 1)
+    log = await client.log(file.study_uid)
+    assert (log["upload_status"], log["number_of_files"]) == ("success", 1)
+    again = await client.stored(file, StudyDescription="Other")
+    assert again["status"] == "already_stored"
+
+
+async def test_the_same_file_at_the_same_moment_is_stored_once(client: Client) -> None:
+    """Of fifty uploads of one file at once, one stores it and all others are told that it is there."""
+    file = fresh_file()
+    results = await asyncio.gather(*(client.stored(file) for _ in range(50)))
+    assert sorted(result["status"] for result in results) == ["already_stored"] * 49 + ["stored"]
+    assert len({result["orthanc_id"] for result in results}) == 1
+    log = await client.log(file.study_uid)
+    assert (log["upload_status"], log["number_of_files"]) == ("success", 1)
+
+
 async def test_a_further_file_adds_to_the_log_of_its_study(client: Client) -> None:
     """A study has one log, however many uploads it takes."""
     first = fresh_file()

@@ -63,7 +63,9 @@ class Migrated:
 
     async def empty(self) -> None:
         """Removes all rows."""
-        await execute(self.url, "TRUNCATE users, patients, orders, dicom_upload_logs, study_deletions")
+        await execute(
+            self.url, "TRUNCATE users, patients, orders, dicom_upload_logs, dicom_upload_files, study_deletions"
+        )
 
 
 @asynccontextmanager

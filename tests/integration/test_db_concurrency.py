@@ -11,11 +11,13 @@ from uuid import UUID, uuid4
 import pytest
 
 from pacs_gateway.adapters.db import PostgresDatabase
+from pacs_gateway.domain.ledger import Step
 from pacs_gateway.domain.paging import PageRequest
 from pacs_gateway.domain.registry import OrderEntry, OrderStudy, Patient, PatientEntry, Role, UserEntry
-from pacs_gateway.domain.upload_log import LoggedFile, UploadLog
+from pacs_gateway.domain.upload_log import UploadLog
 from service_runtime.errors import Reason, ServiceError
 from tests.integration.databases import Migrated, migrated_database
+from tests.integration.ledger_files import file_of, verified
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -80,24 +82,36 @@ async def unavailable_after(awaitable: Awaitable[Any]) -> float:
     return time.monotonic() - began
 
 
-async def test_uploads_to_one_study_lose_no_file(database: PostgresDatabase) -> None:
-    """Thirty uploads to one study at once leave one log with thirty files."""
-    user_id = await make_user(database)
-    (patient_id,) = await put_patients(database, entry("1"))
+async def test_a_study_may_be_shared(database: PostgresDatabase) -> None:
+    """Many share the lock of a study at once; who wants it alone waits for all of them, and they for that one."""
+    async with database.begin() as first, database.begin() as second, database.begin() as third:
+        await first.share_study("1.2")
+        await second.share_study("1.2")
+        alone = asyncio.create_task(third.lock_study("1.2"))
+        await asyncio.sleep(0.1)
+        assert not alone.done()
+        await first.commit()
+        await second.commit()
+        await alone
+        async with database.begin() as fourth:
+            sharing = asyncio.create_task(fourth.share_study("1.2"))
+            await asyncio.sleep(0.1)
+            assert not sharing.done()
+            await third.commit()
+            await sharing
 
-    async def upload(number: int) -> None:
-        async with database.begin() as work:
-            await work.lock_study("1.2")
-            log = (await work.upload_logs.by_study(["1.2"])).get("1.2")
-            log = log or UploadLog(uuid4(), patient_id, None, user_id, "1.2", "manual", NOW)
-            await work.upload_logs.save(log.with_file(LoggedFile(f"1.2.{number}", "", 1), seconds=1))
-            await work.commit()
 
-    await asyncio.gather(*map(upload, range(30)))
-    async with database.begin() as work:
-        log = (await work.upload_logs.by_study(["1.2"]))["1.2"]
-    assert {file.sop_instance_uid for file in log.files} == {f"1.2.{number}" for number in range(30)}
-    assert log.upload_duration_seconds == 30
+async def test_an_order_is_locked_apart_from_studies(database: PostgresDatabase) -> None:
+    """The lock of an order keeps out who wants the order, and nobody who wants a study."""
+    order_id = uuid4()
+    async with database.begin() as first, database.begin() as second:
+        await first.lock_order(order_id)
+        await second.lock_study(str(order_id))
+        waiting = asyncio.create_task(second.lock_order(order_id))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        await first.commit()
+        await waiting
 
 
 async def test_a_study_is_locked_until_its_transaction_ends(database: PostgresDatabase) -> None:
@@ -197,13 +211,13 @@ async def test_uploads_go_on_while_the_ris_gives_ids(database: PostgresDatabase)
         uid = f"1.2.{mrn}"
         for number in range(6):
             async with database.begin() as work:
-                await work.lock_study(uid)
+                await work.share_study(uid)
                 log = (await work.upload_logs.by_study([uid]))[uid]
                 # As long as a file takes to be read back: the RIS may give the patient its id meanwhile.
                 await asyncio.sleep(0.01)
-                await work.upload_logs.save(log.with_file(LoggedFile(str(number), "", 1), seconds=1))
-                await work.orders.fill(order_id, OrderStudy(uid, "o", 1, number, "", "", user_id, NOW, "manual"))
-                await work.commit()
+                file = verified(file_of(log, number))
+                study = OrderStudy(uid, "o", 1, number, "", "", user_id, NOW, "manual")
+                await database.ledger.write(Step(file, order_id=order_id, order_study=study))
 
     async def give_ids(batch: list[str]) -> None:
         await put_patients(database, *(entry(mrn, theirs[mrn]) for mrn in batch))
@@ -216,7 +230,7 @@ async def test_uploads_go_on_while_the_ris_gives_ids(database: PostgresDatabase)
         logs = await work.upload_logs.by_study([f"1.2.{mrn}" for mrn in mrns])
         orders = await work.orders.many(order_ids)
     assert {uid: log.patient_id for uid, log in logs.items()} == {f"1.2.{mrn}": theirs[mrn] for mrn in mrns}
-    assert all(len(log.files) == 6 for log in logs.values())
+    assert all(log.number_of_files == 6 for log in logs.values())
     assert {order.accession_number: (order.patient_id, order.status) for order in orders.values()} == {
         f"A{mrn}": (theirs[mrn], "done") for mrn in mrns
     }

@@ -1,6 +1,7 @@
 """migrations/ against a real PostgreSQL, run the way operators run them."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -78,6 +79,44 @@ async def test_what_the_ris_had_survives_the_way_down_and_up(url: str) -> None:
     async with connected(url) as connection:
         assert await connection.fetchval("SELECT count(*) FROM patients") == 1
         assert await connection.fetchval("SELECT count(*) FROM users") == 1
+
+
+async def test_what_the_logs_listed_is_in_the_ledger_and_back(url: str) -> None:
+    """The files of the logs of before become entries, counted as the log counts them, and go back into its list."""
+    await migrate(url, "0003")
+    for statement in (NEW_USER, NEW_PATIENT, NEW_LOG):
+        await execute(url, statement)
+    listed = [
+        {"sop_instance_uid": "1.2.1", "name": "a.dcm", "size_bytes": 5_000_000_000, "error": ""},
+        {"sop_instance_uid": "1.2.2", "name": "b.dcm", "size_bytes": 7, "error": "STORE_REFUSED"},
+    ]
+    async with connected(url) as connection:
+        await connection.execute("UPDATE dicom_upload_logs SET file_names = $1", json.dumps(listed))
+    await execute(
+        url,
+        NEW_LOG.replace("'1.2'", "'1.3'")
+        .replace("upload_source)", "upload_source, is_deleted, file_names)")
+        .replace(
+            "'manual'", """'api', true, '[{"sop_instance_uid": "1.3.1", "name": "c", "size_bytes": 1, "error": ""}]'"""
+        ),
+    )
+    await migrate(url)
+    async with connected(url) as connection:
+        rows = await connection.fetch(
+            "SELECT study_instance_uid, sop_instance_uid, filename, stored_size_bytes, state, error, is_current,"
+            " upload_source FROM dicom_upload_files ORDER BY sop_instance_uid"
+        )
+        await connection.execute("UPDATE dicom_upload_logs SET file_names_stale = true, file_names = '[]'")
+    assert [tuple(row) for row in rows] == [
+        ("1.2", "1.2.1", "a.dcm", 5_000_000_000, "verified", "", True, "manual"),
+        ("1.2", "1.2.2", "b.dcm", 0, "failed", "STORE_REFUSED", True, "manual"),
+        ("1.3", "1.3.1", "c", 1, "verified", "", False, "api"),
+    ]
+    assert (await alembic(url, "downgrade", "0003")).status == 0
+    async with connected(url) as connection:
+        rows = await connection.fetch("SELECT file_names FROM dicom_upload_logs ORDER BY study_instance_uid")
+    back = {file["sop_instance_uid"]: file["error"] for file in json.loads(rows[0]["file_names"])}
+    assert back == {"1.2.1": "", "1.2.2": "STORE_REFUSED"}
 
 
 async def test_the_models_do_not_drift_from_the_migrations(url: str, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ EDITS = (
     "PatientID PatientName PatientBirthDate PatientSex AccessionNumber StudyDate StudyDescription "
     "remove_private_tags set remove"
 )
-UPLOAD_OPTIONS = f"patient_id order_id upload_source patient_match {EDITS}"
+UPLOAD_OPTIONS = f"patient_id order_id upload_source patient_match {EDITS} on_conflict"
 
 # As google/rpc/code.proto has it, and Envoy does it.
 HTTP_OF_CODE = {

@@ -4,19 +4,22 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from pacs_gateway.adapters.db.engine import connector
 from pacs_gateway.adapters.db.failures import not_migrated
+from pacs_gateway.adapters.db.group_ledger import PostgresGroupLedger
+from pacs_gateway.adapters.db.ledger import PostgresLedger
 from pacs_gateway.adapters.db.models import SCHEMA_REVISION
 from pacs_gateway.adapters.db.orders import PostgresOrders
 from pacs_gateway.adapters.db.patients import PostgresPatients
 from pacs_gateway.adapters.db.session import SERVER_LIMITS, Session
 from pacs_gateway.adapters.db.upload_logs import PostgresUploadLogs
 from pacs_gateway.adapters.db.users import PostgresUsers
-from pacs_gateway.use_cases.ports import Orders, Patients, UnitOfWork, UploadLogs, Users
+from pacs_gateway.use_cases.ports import LedgerEntries, Orders, Patients, UnitOfWork, UploadLogs, Users
 
 _POOL_SECONDS: Final = 5
 _CLOSE_SECONDS: Final = 5
@@ -27,12 +30,13 @@ _REVISIONS = text("SELECT version_num FROM alembic_version")
 class PostgresUnitOfWork:
     """The port `UnitOfWork`: the repositories over one transaction."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, gateway_id: UUID) -> None:
         self._session = session
         self.patients: Patients = PostgresPatients(session)
         self.orders: Orders = PostgresOrders(session)
         self.users: Users = PostgresUsers(session)
         self.upload_logs: UploadLogs = PostgresUploadLogs(session)
+        self.ledger: LedgerEntries = PostgresLedger(session, gateway_id)
 
     async def lock_study(self, study_uid: str) -> None:
         """Waits for, and holds until the end of the transaction, the right to change what is known of a study.
@@ -40,6 +44,20 @@ class PostgresUnitOfWork:
         Raises DATABASE_UNAVAILABLE when another holds it for too long.
         """
         await self._session.lock_study(study_uid)
+
+    async def share_study(self, study_uid: str) -> None:
+        """Waits until nobody has that right, and keeps it from everybody until the end of the transaction.
+
+        Raises DATABASE_UNAVAILABLE when another holds it for too long.
+        """
+        await self._session.share_study(study_uid)
+
+    async def lock_order(self, order_id: UUID) -> None:
+        """Waits for, and holds until the end of the transaction, the right to say which study an order has.
+
+        Raises DATABASE_UNAVAILABLE when another holds it for too long.
+        """
+        await self._session.lock_order(str(order_id))
 
     async def commit(self) -> None:
         """Makes the changes last. When this raises DATABASE_UNAVAILABLE, whether they do is unknown."""
@@ -52,32 +70,29 @@ class PostgresDatabase:
     """
 
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
-        """`url` is postgresql://...; raises ValueError where it is not. At most `pool_size` connections are made, the
-        first one at the first use.
+        """`url` is postgresql://...; raises ValueError where it is not. At most `pool_size` connections are made, and
+        one more for the ledger, the first one at the first use.
         """
-        self._engine = create_async_engine(
-            "postgresql+asyncpg://",
-            async_creator=connector(url, settings=SERVER_LIMITS),
-            pool_size=pool_size,
-            max_overflow=0,
-            pool_timeout=_POOL_SECONDS,
-            pool_pre_ping=True,
-            pool_use_lifo=True,
-        )
+        self._engine = _engine(url, pool_size)
+        # One of its own: those who wait for the ledger may hold all the others meanwhile.
+        self._ledger_engine = _engine(url, 1)
+        self.ledger = PostgresGroupLedger(self._ledger_engine)
 
     async def close(self) -> None:
-        """Closes the connections."""
+        """Closes the connections, once what waits to be written is."""
+        await self.ledger.close()
         # A server that hangs does not say goodbye.
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._engine.dispose()
+                await self._ledger_engine.dispose()
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[UnitOfWork]:
         """A new unit of work. What it has not committed when it ends is rolled back."""
         session = await Session.open(self._engine)
         try:
-            yield PostgresUnitOfWork(session)
+            yield PostgresUnitOfWork(session, self.ledger.gateway_id)
         finally:
             await session.close()
 
@@ -92,3 +107,15 @@ class PostgresDatabase:
         if revisions != [SCHEMA_REVISION]:
             raise not_migrated()
         return str(version)
+
+
+def _engine(url: str, pool_size: int) -> AsyncEngine:
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=connector(url, settings=SERVER_LIMITS),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=_POOL_SECONDS,
+        pool_pre_ping=True,
+        pool_use_lifo=True,
+    )

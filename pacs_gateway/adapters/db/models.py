@@ -30,11 +30,14 @@ from sqlalchemy import (
     true,
 )
 
+from pacs_gateway.domain.ledger import FileState
 from pacs_gateway.domain.registry import Role
 from pacs_gateway.domain.upload_log import UploadStatus
 
 # The revision of migrations/ that this code works with.
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
+
+UPLOAD_SOURCES = ("manual", "api", "cd_import")
 
 metadata = MetaData(
     naming_convention={
@@ -118,8 +121,10 @@ dicom_upload_logs = Table(
     _text("orthanc_study_id", 64),
     Column("number_of_files", Integer(), nullable=False, server_default="0"),
     Column("total_size_bytes", BigInteger(), nullable=False, server_default="0"),
-    # A list of objects: sop_instance_uid, name, size_bytes, error.
+    # A list of objects: sop_instance_uid, name, size_bytes, error. A copy of the ledger for who reads the table, made
+    # when a study has come to rest: it is stale until then.
     Column("file_names", JSON(), nullable=False, server_default=text("'[]'::json")),
+    Column("file_names_stale", Boolean(), nullable=False, server_default=false()),
     _text("original_patient_id", 64),
     _text("original_patient_name", 255),
     _text("original_accession_number", 64),
@@ -139,7 +144,58 @@ dicom_upload_logs = Table(
     UniqueConstraint("study_instance_uid", name="uq_study_instance_uid"),
     Index(None, "orthanc_study_id"),
     _one_of("upload_status", _all(UploadStatus)),
-    _one_of("upload_source", ("manual", "api", "cd_import")),
+    _one_of("upload_source", UPLOAD_SOURCES),
+    Index("ix_dicom_upload_logs_in_progress", "uploaded_at", postgresql_where=text("upload_status = 'in_progress'")),
+    Index("ix_dicom_upload_logs_stale", "id", postgresql_where=text("file_names_stale")),
+)
+
+# The ledger: one row for each file of each upload.
+dicom_upload_files = Table(
+    "dicom_upload_files",
+    metadata,
+    Column("id", Uuid(), primary_key=True),
+    Column("upload_id", Uuid(), nullable=False, index=True),
+    # Null of a file that never came as far as to a study.
+    Column("upload_log_id", ForeignKey("dicom_upload_logs.id")),
+    # The gateway process that knows what becomes of a file that is received or stored; null where none does.
+    Column("gateway_id", Uuid()),
+    Column("uploaded_by_id", ForeignKey("users.id"), nullable=False),
+    Column("upload_source", String(20), nullable=False),
+    _text("study_instance_uid", 64),
+    _text("series_instance_uid", 64),
+    _text("sop_instance_uid", 64),
+    _text("orthanc_id", 64),
+    _text("filename"),
+    # What came, and what Orthanc holds or is sent of it: digests in hex, "" until all of the file has come.
+    _text("source_sha256", 64),
+    Column("source_size_bytes", BigInteger(), nullable=False, server_default="0"),
+    _text("stored_sha256", 64),
+    _text("stored_md5", 32),
+    Column("stored_size_bytes", BigInteger(), nullable=False, server_default="0"),
+    _text("edits_sha256", 64),
+    Column("overwrites", Boolean(), nullable=False, server_default=false()),
+    Column("state", String(20), nullable=False),
+    # Whether it is what is known last of its instance, in its log: the one that the log counts.
+    Column("is_current", Boolean(), nullable=False, server_default=false()),
+    _text("error"),
+    Column("received_at", DateTime(timezone=True), nullable=False),
+    Column("finished_at", DateTime(timezone=True)),
+    Index("ix_dicom_upload_files_orthanc_id", "orthanc_id", "received_at"),
+    # Not unique: a statement takes it from one row and gives it to another, in no order. The log's row is locked then.
+    Index("ix_dicom_upload_files_current", "upload_log_id", "sop_instance_uid", postgresql_where=text("is_current")),
+    Index(
+        "ix_dicom_upload_files_failed",
+        "upload_log_id",
+        postgresql_where=text("is_current AND state = 'failed'"),
+    ),
+    Index(
+        "ix_dicom_upload_files_open",
+        "upload_log_id",
+        "received_at",
+        postgresql_where=text("state IN ('received', 'stored')"),
+    ),
+    _one_of("state", _all(FileState)),
+    _one_of("upload_source", UPLOAD_SOURCES),
 )
 
 study_deletions = Table(

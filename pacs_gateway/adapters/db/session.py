@@ -28,6 +28,9 @@ _SHARE_REGISTRY = text(f"SELECT pg_advisory_xact_lock_shared({_REGISTRY})")
 _OWN_REGISTRY = text(f"SELECT pg_advisory_xact_lock({_REGISTRY})")
 _OWN_USERS = text(f"SELECT pg_advisory_xact_lock({_USERS})")
 _LOCK_STUDY = text("SELECT pg_advisory_xact_lock(hashtextextended(:study_uid, 0))")
+_SHARE_STUDY = text("SELECT pg_advisory_xact_lock_shared(hashtextextended(:study_uid, 0))")
+# Seeded otherwise than the studies, so that no order stands for a study.
+_LOCK_ORDER = text("SELECT pg_advisory_xact_lock(hashtextextended(:order_id, 1))")
 
 
 class Session:
@@ -84,8 +87,16 @@ class Session:
         await self.execute(_OWN_USERS)
 
     async def lock_study(self, study_uid: str) -> None:
-        """Waits until no other transaction has the study's lock, and holds it."""
+        """Waits until no other transaction has the study's lock, and holds it alone."""
         await self.execute(_LOCK_STUDY, {"study_uid": study_uid})
+
+    async def share_study(self, study_uid: str) -> None:
+        """Waits until no other transaction has the study's lock for itself, and holds it with others."""
+        await self.execute(_SHARE_STUDY, {"study_uid": study_uid})
+
+    async def lock_order(self, order_id: str) -> None:
+        """Waits until no other transaction has the order's lock, and holds it."""
+        await self.execute(_LOCK_ORDER, {"order_id": order_id})
 
     async def _close(self) -> None:
         try:

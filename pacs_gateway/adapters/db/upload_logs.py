@@ -1,6 +1,6 @@
 """The upload logs and the traces of deletions."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -22,7 +22,6 @@ from pacs_gateway.domain.paging import Page, PageRequest
 from pacs_gateway.domain.study import StudyLink
 from pacs_gateway.domain.upload_log import (
     Deletion,
-    LoggedFile,
     UploadLog,
     UploadLogEntry,
     UploadLogFilter,
@@ -55,6 +54,8 @@ _PLAIN: Final = (
     "upload_duration_seconds",
     "is_deleted",
 )
+# A list of thousands of files is long, and nobody here asks for it.
+_SHOWN: Final = tuple(column for column in logs.columns if column.name not in {"file_names", "file_names_stale"})
 _deleters = users.alias("deleters")
 
 
@@ -63,14 +64,14 @@ class PostgresUploadLogs:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        # The logs that this transaction has read or saved: of these, only what changes is written. A log of many files
-        # is long, and its patient may have got another id since.
+        # The logs that this transaction has read or saved: of these, only what changes is written. Others count files
+        # meanwhile, and the patient may have got another id since.
         self._known: dict[UUID, UploadLog] = {}
 
     async def by_study(self, study_uids: Collection[str]) -> Mapping[str, UploadLog]:
         """The logs of these studies, by StudyInstanceUID."""
         wanted = one_of(logs.c.study_instance_uid, filter(storable, study_uids))
-        found = [_log(row, row.file_names) for row in (await self._session.execute(select(logs).where(wanted))).all()]
+        found = [_log(row) for row in (await self._session.execute(select(*_SHOWN).where(wanted))).all()]
         self._known |= {log.id: log for log in found}
         return {log.study_instance_uid: log for log in found}
 
@@ -92,15 +93,13 @@ class PostgresUploadLogs:
         await self._session.share_registry()
         known = self._known.get(log.id)
         values = _row(log)
-        if known is None or known.files != log.files:
-            values["file_names"] = [_file_object(file) for file in log.files]
         try:
             if known is None:
                 statement = insert(logs).values(values).on_conflict_do_update(index_elements=["id"], set_=values)
                 await self._session.execute(statement)
             else:
                 before = _row(known)
-                changed = {name: value for name, value in values.items() if name not in before or before[name] != value}
+                changed = {name: value for name, value in values.items() if before[name] != value}
                 if changed:
                     await self._session.execute(update(logs).where(logs.c.id == log.id).values(changed))
         except IntegrityError as error:
@@ -154,10 +153,7 @@ class PostgresUploadLogs:
 
 
 def _entries() -> Select[Any]:
-    """Logs without their files, with their uploader's name and their study's last completed deletion with its author's.
-
-    A page of logs of thousands of files each would be long.
-    """
+    """Logs with their uploader's name, and with their study's last completed deletion and its author's name."""
     last = (
         select(*(column.label(f"deletion_{column.name}") for column in deletions.columns))
         .add_columns(_deleters.c.full_name.label("deleted_by"))
@@ -167,8 +163,7 @@ def _entries() -> Select[Any]:
         .limit(1)
         .lateral("last")
     )
-    columns = (column for column in logs.columns if column is not logs.c.file_names)
-    shown = select(*columns, users.c.full_name.label("uploaded_by"), *last.columns)
+    shown = select(*_SHOWN, users.c.full_name.label("uploaded_by"), *last.columns)
     return shown.join(users, users.c.id == logs.c.uploaded_by_id).outerjoin(last, true())
 
 
@@ -195,26 +190,15 @@ def _position(at: str, log_id: str) -> tuple[datetime, UUID]:
 
 
 def _row(log: UploadLog) -> dict[str, Any]:
-    """All columns but the files."""
+    """All columns that a log has fields for."""
     values = {name: getattr(log, name) for name in _PLAIN}
     values |= {name: fitted(logs.c[name], getattr(log, name)) for name in _QUOTED}
     return values | {"upload_status": log.upload_status.value, "error_message": cleaned(log.error_message)}
 
 
-def _file_object(file: LoggedFile) -> dict[str, Any]:
-    return {
-        "sop_instance_uid": cleaned(file.sop_instance_uid),
-        "name": cleaned(file.name),
-        "size_bytes": file.size_bytes,
-        "error": cleaned(file.error),
-    }
-
-
-def _log(row: Row[Any], files: Iterable[Mapping[str, Any]]) -> UploadLog:
-    names = (*_PLAIN, *_QUOTED, "error_message")
-    values = {name: getattr(row, name) for name in names if name not in {"number_of_files", "total_size_bytes"}}
-    logged = tuple(LoggedFile(**file) for file in files)
-    return UploadLog(files=logged, upload_status=UploadStatus(row.upload_status), **values)
+def _log(row: Row[Any]) -> UploadLog:
+    values = {name: getattr(row, name) for name in (*_PLAIN, *_QUOTED, "error_message")}
+    return UploadLog(upload_status=UploadStatus(row.upload_status), **values)
 
 
 def _deletion(row: Row[Any], prefix: str = "") -> Deletion:
@@ -224,9 +208,7 @@ def _deletion(row: Row[Any], prefix: str = "") -> Deletion:
 def _entry(row: Row[Any]) -> UploadLogEntry:
     deleted = row.deletion_id is not None
     return UploadLogEntry(
-        log=_log(row, ()),
-        number_of_files=row.number_of_files,
-        total_size_bytes=row.total_size_bytes,
+        log=_log(row),
         uploaded_by=row.uploaded_by,
         deletion=_deletion(row, "deletion_") if deleted else None,
         deleted_by=row.deleted_by if deleted else "",

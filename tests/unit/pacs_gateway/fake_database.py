@@ -1,13 +1,13 @@
 """The port `Database` in memory: units of work that see what is committed and their own changes, and locks."""
 
-import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
+from pacs_gateway.domain.ledger import LedgerFile
 from pacs_gateway.domain.paging import Page, PageRequest
 from pacs_gateway.domain.registry import (
     Order,
@@ -21,6 +21,7 @@ from pacs_gateway.domain.registry import (
 from pacs_gateway.domain.study import StudyLink
 from pacs_gateway.domain.upload_log import Deletion, UploadLog, UploadLogEntry, UploadLogFilter
 from service_runtime.errors import Reason, ServiceError, not_found
+from tests.unit.pacs_gateway.fake_ledger import FakeLedger, FakeLedgerEntries, SharedLock
 from tests.unit.pacs_gateway.hooks import Hooks
 
 T = TypeVar("T")
@@ -40,15 +41,21 @@ class Tables:
     users: dict[UUID, User] = field(default_factory=dict)
     logs: dict[UUID, UploadLog] = field(default_factory=dict)
     deletions: dict[UUID, Deletion] = field(default_factory=dict)
+    files: dict[UUID, LedgerFile] = field(default_factory=dict)
 
 
 class FakeDatabase:
-    """The database. Its hooks' places: `begin`, `statement`, `commit` (before it), `committed`, `end`."""
+    """The database. Its hooks' places: `begin`, `statement`, `commit` (before it), `committed`, `end`; `ledger`, before
+    steps are written for all uploads together, and `written`.
+    """
 
     def __init__(self) -> None:
         self.tables = Tables()
         self.hooks = Hooks()
-        self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.locks: defaultdict[str, SharedLock] = defaultdict(SharedLock)
+        # The entries that the logs count.
+        self.current: set[UUID] = set()
+        self.ledger = FakeLedger(self)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator["FakeUnitOfWork"]:
@@ -58,8 +65,8 @@ class FakeDatabase:
         try:
             yield work
         finally:
-            for lock in work.held.values():
-                lock.release()
+            for key, lock in work.held.items():
+                lock.release(alone=key not in work.shared)
             await self.hooks.reach("end")
 
     async def check(self) -> str:
@@ -79,15 +86,26 @@ class FakeUnitOfWork:
         self.database = database
         self.changes = Tables()
         self.gone: set[UUID] = set()
-        self.held: dict[str, asyncio.Lock] = {}
+        self.held: dict[str, SharedLock] = {}
+        self.shared: set[str] = set()
+        self.steps: list[Callable[[], None]] = []
         self.patients = FakePatients(self)
         self.orders = FakeOrders(self)
         self.users = FakeUsers(self)
         self.upload_logs = FakeUploadLogs(self)
+        self.ledger = FakeLedgerEntries(self)
 
     async def lock_study(self, study_uid: str) -> None:
         """Holds the study to the end of this unit of work."""
         await self.hold(f"study {study_uid}")
+
+    async def share_study(self, study_uid: str) -> None:
+        """Holds the study with others to the end of this unit of work."""
+        await self.hold(f"study {study_uid}", alone=False)
+
+    async def lock_order(self, order_id: UUID) -> None:
+        """Holds the order to the end of this unit of work."""
+        await self.hold(f"order {order_id}")
 
     async def commit(self) -> None:
         """Makes the changes last."""
@@ -97,15 +115,19 @@ class FakeUnitOfWork:
             rows |= getattr(self.changes, name)
             for row_id in self.gone & rows.keys():
                 del rows[row_id]
-        self.changes, self.gone = Tables(), set()
+        for step in self.steps:
+            step()
+        self.changes, self.gone, self.steps = Tables(), set(), []
         await self.database.hooks.reach("committed")
 
-    async def hold(self, key: str) -> None:
+    async def hold(self, key: str, *, alone: bool = True) -> None:
         """Waits for a lock, unless it is held already."""
         await self.database.hooks.reach("statement")
         if key not in self.held:
-            await self.database.locks[key].acquire()
+            await self.database.locks[key].acquire(alone=alone)
             self.held[key] = self.database.locks[key]
+            if not alone:
+                self.shared.add(key)
 
     async def rows(self, table: str) -> dict[UUID, Any]:
         """The rows of a table as this unit of work sees them."""
@@ -290,7 +312,8 @@ class FakeUploadLogs:
 
     async def save(self, log: UploadLog) -> None:
         """Adds or replaces the log; its study must be locked, have no other log, and its patient be there."""
-        assert f"study {log.study_instance_uid}" in self._work.held, "the study must be locked"
+        key = f"study {log.study_instance_uid}"
+        assert key in self._work.held.keys() - self._work.shared, "the study must be locked"
         known = (await self.by_study([log.study_instance_uid])).get(log.study_instance_uid)
         assert known is None or known.id == log.id, "a study has one log"
         if log.patient_id not in await self._work.rows("patients"):
@@ -339,9 +362,7 @@ class FakeUploadLogs:
         done = [one for one in await self._deletions(log.study_instance_uid) if one.completed_at is not None]
         last = max(done, key=lambda one: one.completed_at, default=None)
         by = users[last.requested_by_id].full_name if last else ""
-        shown = replace(log, files=())
-        name = users[log.uploaded_by_id].full_name
-        return UploadLogEntry(shown, log.number_of_files, log.total_size_bytes, name, last, by)
+        return UploadLogEntry(log, users[log.uploaded_by_id].full_name, last, by)
 
 
 def _page(rows: Collection[T], request: PageRequest) -> Page[T]:

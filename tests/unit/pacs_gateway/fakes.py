@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from pacs_gateway.domain.ledger import LedgerFile
 from pacs_gateway.domain.media import DirectoryRecord
 from pacs_gateway.domain.registry import Order, Patient, Role, User
 from pacs_gateway.domain.study import Counts, Fingerprint, PacsSeries, PacsStudy, StoredInstance, StudyFilter
@@ -22,6 +23,7 @@ from pacs_gateway.domain.tags import DicomTags, Edits
 from pacs_gateway.domain.upload import StoredFile, UnknownPatients, UploadOptions
 from pacs_gateway.domain.upload_log import UploadLog
 from pacs_gateway.use_cases.deletions import Deletions
+from pacs_gateway.use_cases.ports import fate_unknown
 from pacs_gateway.use_cases.streams import Keeping
 from pacs_gateway.use_cases.studies import Studies
 from pacs_gateway.use_cases.uploads import Uploads
@@ -108,6 +110,9 @@ class FakeTagService:
 
     def __init__(self) -> None:
         self.hooks = Hooks()
+        # Whether edits leave their time in the file, so that no two results are the same.
+        self.stamping = False
+        self._stamps = 0
 
     async def read_tags(self, chunks: AsyncIterable[bytes]) -> DicomTags:
         """The tags; reads on only to the end of the header."""
@@ -128,7 +133,7 @@ class FakeTagService:
             if sent:
                 yield chunk
             elif b"\n" in header:
-                yield _edited(header, edits)
+                yield _edited(header, edits) + self._stamp(edits)
                 sent = True
             last = header[-len(END) :]
             header = last if sent else header
@@ -143,6 +148,12 @@ class FakeTagService:
         await self.hooks.reach("read")
         lines = b"".join([chunk async for chunk in chunks]).decode().splitlines()
         return [DirectoryRecord(*line.split()) for line in lines]
+
+    def _stamp(self, edits: Edits) -> bytes:
+        if not self.stamping or edits.is_empty:
+            return b""
+        self._stamps += 1
+        return f"<{self._stamps}>".encode()
 
     async def check(self) -> str:
         """Nothing to say."""
@@ -204,7 +215,10 @@ class FakePacs:
             await self.hooks.reach("chunk")
             content += chunk
         stored = self.put(content[:-1] + b"?" if self.corrupting else content)
-        await self.hooks.reach("stored")
+        try:
+            await self.hooks.reach("stored")
+        except ServiceError as error:
+            raise fate_unknown(error) from None
         return stored
 
     def put(self, content: bytes) -> StoredInstance:
@@ -218,11 +232,17 @@ class FakePacs:
             self.held[instance] = Held(tags, content, study, _id(of_series))
         return StoredInstance(instance, study, already_stored=known)
 
-    async def fingerprint(self, orthanc_id: str) -> Fingerprint | None:
+    async def fingerprint(self, orthanc_id: str, *, read_again: bool = True) -> Fingerprint | None:
         """Size and MD5."""
-        await self.hooks.reach("fingerprint")
+        await self.hooks.reach("fingerprint" if read_again else "noted")
         held = self.held.get(orthanc_id)
         return None if held is None else _fingerprint(held.content)
+
+    async def file(self, orthanc_id: str) -> AsyncGenerator[bytes, None]:
+        """The bytes of an instance."""
+        await self.hooks.reach("file")
+        if orthanc_id in self.held:
+            yield self.held[orthanc_id].content
 
     async def delete_instance(self, orthanc_id: str) -> None:
         """Deletes an instance."""
@@ -356,7 +376,7 @@ class World:
         """Uploads one file."""
         content = file if isinstance(file, bytes) else file_of(file)
         upload = await self.uploads(unknown).open(UploadOptions(**options), by=by.id)
-        async with aclosing(chunks_of(content)) as chunks:
+        async with aclosing(chunks_of(content, max(50, len(content) // 100))) as chunks:
             return await upload.store(name, chunks)
 
     async def delete(self, study_uid: str = STUDY, *, reason: str = "wrong patient") -> None:
@@ -368,6 +388,12 @@ class World:
         log = self.database.log_of(study_uid)
         assert log is not None, "the study has no log"
         return log
+
+    def files(self, study_uid: str = STUDY) -> list[LedgerFile]:
+        """The entries that the log of a study counts, in the order they came."""
+        log, current = self.log(study_uid), self.database.current
+        files = self.database.tables.files.values()
+        return [one for one in files if one.upload_log_id == log.id and one.id in current]
 
     def order(self, order: Order = ORDER_OF_SMITH) -> Order:
         """The order as it is now."""

@@ -54,7 +54,7 @@ async def test_an_archive_is_stored_and_what_is_no_dicom_passed_over(world: Worl
     ]
     assert [one.success for one in answers] == [False, True, True, False]
     assert {held.content for held in world.pacs.held.values()} == {slice_of(1), slice_of(2)}
-    assert [file.name for file in world.log().files] == ["I1", "I2"]
+    assert [file.filename for file in world.files()] == ["I1", "I2"]
 
 
 async def test_a_text_that_is_no_file_of_an_archive_fails(world: World) -> None:

@@ -185,6 +185,8 @@ def log_of() -> UploadLog:
         upload_source="api",
         uploaded_at=AT,
         orthanc_study_id="o-study",
+        number_of_files=1,
+        total_size_bytes=5_000_000_000,
         tags_modified=True,
         upload_status=UploadStatus.PARTIAL,
         error_message="1 of 2 files failed",
@@ -197,7 +199,7 @@ def log_of() -> UploadLog:
 def test_an_upload_log() -> None:
     """A log tells all of it, its sizes beyond 32 bits, and the deletion after it."""
     deletion = Deletion(UUID(int=9), "1.2", "o-study", "wrong", USER_ID, AT, ID, completed_at=LATER)
-    message = log_to_proto(UploadLogEntry(log_of(), 1, 5_000_000_000, "Up Loader", deletion, "De Leter"))
+    message = log_to_proto(UploadLogEntry(log_of(), "Up Loader", deletion, "De Leter"))
     assert is_full(message)
     assert told(message) == {
         "id": str(ID),
@@ -233,7 +235,7 @@ def test_an_upload_log_without_a_deletion() -> None:
     """A study that was never deleted, or whose deletion is not complete, has no time of it."""
     pending = Deletion(UUID(int=9), "1.2", "o-study", "wrong", USER_ID, AT, ID)
     for deletion in (None, pending):
-        message = log_to_proto(UploadLogEntry(log_of(), 1, 5_000_000_000, "Up Loader", deletion))
+        message = log_to_proto(UploadLogEntry(log_of(), "Up Loader", deletion))
         assert not message.HasField("deleted_at")
         assert message.deletion_reason == message.deleted_by == ""
 

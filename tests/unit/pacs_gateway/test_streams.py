@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator, AsyncIterable
 
 import pytest
 
-from pacs_gateway.use_cases.streams import Keeping, Measured, Replayable, to_the_end
+from pacs_gateway.domain.ledger import Content
+from pacs_gateway.use_cases.streams import Incoming, Keeping, Outgoing, Replayable, to_the_end
 from service_runtime.errors import Reason, ServiceError
 from tests.unit.pacs_gateway.fakes import chunks_of
 
@@ -19,7 +20,7 @@ def replayable(chunks: AsyncIterable[bytes], *, max_bytes: int = 1_000_000) -> R
     return Replayable(chunks, Keeping(max_bytes))
 
 
-async def joined(chunks: AsyncGenerator[bytes, None] | Measured) -> bytes:
+async def joined(chunks: AsyncIterable[bytes]) -> bytes:
     """All the chunks, in one."""
     return b"".join([chunk async for chunk in chunks])
 
@@ -154,21 +155,83 @@ async def test_a_closed_way_asks_its_source_for_nothing_more() -> None:
     await replayable(chunks_of(CONTENT)).aclose()
 
 
-async def test_the_measure_is_of_all_that_passed() -> None:
-    """Size and MD5 are those of the bytes that were read, and the bytes are unchanged."""
-    measured = Measured(chunks_of(CONTENT, 33))
-    assert await joined(measured) == CONTENT
-    assert measured.fingerprint.size_bytes == len(CONTENT)
-    assert measured.fingerprint.md5 == hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
+async def test_what_has_come_is_known_once_it_has() -> None:
+    """Size and SHA-256 of what the sender sent are those of the bytes that were read, and the bytes are unchanged."""
+    incoming = Incoming(chunks_of(CONTENT, 33))
+    assert incoming.content == Content(0, hashlib.sha256(b"").hexdigest())
+    assert await joined(incoming) == CONTENT
+    assert incoming.content == Content(len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
 
 
-async def test_the_measure_of_a_part_is_the_parts() -> None:
-    """What never passed is not measured."""
-    measured = Measured(chunks_of(CONTENT, 100))
-    reading = aiter(measured)
-    await anext(reading)
-    assert measured.fingerprint.size_bytes == 100
-    assert measured.fingerprint.md5 == hashlib.md5(CONTENT[:100], usedforsecurity=False).hexdigest()
+class Gates:
+    """What an outgoing file asks before its beginning and its end; `told` lists it, in order."""
+
+    def __init__(self, refusing: Exception | None = None) -> None:
+        self.told: list[object] = []
+        self._refusing = refusing
+
+    async def first(self) -> None:
+        """Before the first byte."""
+        self.told.append("first")
+
+    async def last(self, content: Content) -> None:
+        """Before the end."""
+        self.told.append(content)
+        if self._refusing is not None:
+            raise self._refusing
+
+
+@pytest.mark.parametrize("length", [0, 1, 256 * 1024, 256 * 1024 + 1, 1_000_000])
+@pytest.mark.parametrize("size", [1000, 256 * 1024, 2_000_000])
+async def test_the_end_of_an_outgoing_file_is_held_back_until_it_may_go(length: int, size: int) -> None:
+    """Before anything goes out, and again before the end does, there is a say in it; the latter knows what was sent."""
+    content = bytes(length)
+    gates = Gates()
+    outgoing = Outgoing(chunks_of(content, size), first=gates.first, last=gates.last)
+    sent: list[bytes] = []
+    async for piece in outgoing:
+        assert gates.told, "nothing goes out unasked"
+        if len(b"".join(sent)) + len(piece) == length:
+            assert isinstance(gates.told[-1], Content), "the end goes out unasked"
+        assert outgoing.complete == isinstance(gates.told[-1], Content)
+        sent.append(piece)
+    assert b"".join(sent) == content
+    assert all(sent)
+    assert outgoing.complete
+    expected = Content(
+        length, hashlib.sha256(content).hexdigest(), hashlib.md5(content, usedforsecurity=False).hexdigest()
+    )
+    assert gates.told == (["first", expected] if len(sent) > 1 else [expected])
+
+
+async def test_an_outgoing_file_whose_end_may_not_go_never_ends() -> None:
+    """What speaks against the end breaks the file off, short of its end."""
+    gates = Gates(LookupError())
+    outgoing = Outgoing(chunks_of(bytes(1_000_000), 100_000), first=gates.first, last=gates.last)
+    sent: list[bytes] = []
+
+    async def send() -> None:
+        async for piece in outgoing:
+            sent.append(piece)  # noqa: PERF401 - what was sent before the error counts
+
+    with pytest.raises(LookupError):
+        await send()
+    assert 0 < len(b"".join(sent)) < 1_000_000
+    assert not outgoing.complete
+
+
+async def test_a_file_that_breaks_off_has_no_end() -> None:
+    """An error of the source is raised, and nobody asked for the end."""
+
+    async def breaking() -> AsyncGenerator[bytes, None]:
+        yield bytes(300_000)
+        yield bytes(300_000)
+        raise ConnectionError
+
+    gates = Gates()
+    with pytest.raises(ConnectionError):
+        await joined(Outgoing(breaking(), first=gates.first, last=gates.last))
+    assert gates.told == ["first"]
 
 
 class Work:
@@ -255,17 +318,6 @@ async def test_to_the_end_gives_up_where_it_may(times: int) -> None:
     with pytest.raises(asyncio.CancelledError):
         await calling
     assert cleaned_up
-
-
-async def test_the_measure_is_complete_at_the_end() -> None:
-    """Only when the last chunk has passed, and no error came instead, is all of it measured."""
-    measured = Measured(chunks_of(CONTENT, 600))
-    reading = aiter(measured)
-    await anext(reading)
-    await anext(reading)
-    assert not measured.complete
-    assert await anext(reading, None) is None
-    assert measured.complete
 
 
 async def test_beginnings_have_only_so_much_room_together() -> None:

@@ -1,125 +1,106 @@
 """How the log of a study counts."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
 
 from pacs_gateway.domain.tags import DicomTags, Edits
-from pacs_gateway.domain.upload_log import LoggedFile, UploadLog, UploadStatus
+from pacs_gateway.domain.upload_log import Standing, UploadLog, UploadStatus, log_for
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
-USER, ORDER, OTHER_ORDER = UUID(int=3), UUID(int=4), UUID(int=5)
+PATIENT, USER, ORDER = UUID(int=2), UUID(int=3), UUID(int=4)
 
 
-def log_of(*files: LoggedFile, **changed: object) -> UploadLog:
-    """A log that has been told of these files, in order."""
-    log = UploadLog(UUID(int=1), UUID(int=2), None, USER, "1.2", "manual", NOW, **changed)
-    for file in files:
-        log = log.with_file(file, seconds=1.5)
-    return log
-
-
-def stored(uid: str, size: int = 100) -> LoggedFile:
-    """A file that is stored."""
-    return LoggedFile(uid, f"{uid}.dcm", size)
-
-
-def failed(uid: str, error: str = "STORE_REFUSED") -> LoggedFile:
-    """A file that failed."""
-    return LoggedFile(uid, f"{uid}.dcm", 100, error)
+def log_of(**changed: object) -> UploadLog:
+    """A log."""
+    values = {"patient_id": PATIENT, "order_id": None} | changed
+    return UploadLog(
+        id=UUID(int=1),
+        uploaded_by_id=USER,
+        study_instance_uid="1.2",
+        upload_source="manual",
+        uploaded_at=NOW,
+        **values,
+    )
 
 
 @pytest.mark.parametrize(
-    ("files", "status", "number", "message"),
+    ("standing", "status", "message"),
     [
-        ((), UploadStatus.IN_PROGRESS, 0, ""),
-        ((stored("1"),), UploadStatus.SUCCESS, 1, ""),
-        ((stored("1"), stored("2")), UploadStatus.SUCCESS, 2, ""),
-        ((stored("1"), stored("1")), UploadStatus.SUCCESS, 1, ""),
-        ((failed("1"),), UploadStatus.FAILED, 0, "1 of 1 files failed: STORE_REFUSED"),
-        ((failed("1"), failed("1", "EMPTY_FILE")), UploadStatus.FAILED, 0, "1 of 1 files failed: EMPTY_FILE"),
-        ((failed("1"), failed("2", "A")), UploadStatus.FAILED, 0, "2 of 2 files failed: A, STORE_REFUSED"),
-        ((stored("1"), failed("2")), UploadStatus.PARTIAL, 1, "1 of 2 files failed: STORE_REFUSED"),
-        ((failed("2"), stored("1")), UploadStatus.PARTIAL, 1, "1 of 2 files failed: STORE_REFUSED"),
-        ((failed("1"), stored("1")), UploadStatus.SUCCESS, 1, ""),
-        ((stored("1"), failed("1")), UploadStatus.SUCCESS, 1, ""),
+        (Standing(stored=0, failed=0, open=1), UploadStatus.IN_PROGRESS, ""),
+        (Standing(stored=2, failed=0, open=0), UploadStatus.SUCCESS, ""),
+        (Standing(0, 1, 0, ("STORE_REFUSED",)), UploadStatus.FAILED, "1 of 1 files failed: STORE_REFUSED"),
+        (Standing(1, 2, 0, ("A", "B")), UploadStatus.PARTIAL, "2 of 3 files failed: A, B"),
+        (Standing(1, 2, 1, ("A", "B")), UploadStatus.IN_PROGRESS, "2 of 3 files failed: A, B"),
     ],
 )
-def test_the_status_follows_from_the_files(
-    files: tuple[LoggedFile, ...], status: UploadStatus, number: int, message: str
-) -> None:
-    """Each instance counts once, with what is known of it last; a failure to store again does not unstore."""
-    log = log_of(*files)
-    assert (log.upload_status, log.number_of_files, log.error_message) == (status, number, message)
-    assert log.upload_duration_seconds == 1.5 * len(files)
-
-
-def test_the_size_is_of_what_is_stored() -> None:
-    """Failed files have no size, and a file that is replaced in the log has its last one."""
-    assert log_of(stored("1", 10), stored("2", 30), failed("3"), stored("2", 20)).total_size_bytes == 30
-
-
-def test_a_deleted_log_starts_anew_with_the_next_stored_file() -> None:
-    """What was stored before a deletion counts no more."""
-    log = log_of(stored("1"), stored("2"))
-    revived = log_of(stored("3"), files=log.files, is_deleted=True)
-    assert not revived.is_deleted
-    assert [file.sop_instance_uid for file in revived.files] == ["3"]
-
-
-def test_a_deleted_log_stays_deleted_with_a_failure() -> None:
-    """A failure does not revive a study, nor make its old files count."""
-    log = log_of(failed("3"), files=(stored("1"),), is_deleted=True)
-    assert log.is_deleted
-    assert (log.number_of_files, log.upload_status) == (0, UploadStatus.FAILED)
+def test_the_status_follows_from_the_files(standing: Standing, status: UploadStatus, message: str) -> None:
+    """A file on its way makes a log one in progress; else what is stored and what failed decide."""
+    assert (standing.status, standing.error_message) == (status, message)
 
 
 def test_a_log_holds_files_as_long_as_they_are_in_the_pacs() -> None:
-    """Failed files and deleted ones are not held."""
-    assert log_of(stored("1")).holds_files
+    """A log without files, and a deleted one, hold none."""
+    assert log_of(number_of_files=1).holds_files
     assert not log_of().holds_files
-    assert not log_of(failed("1")).holds_files
-    assert not log_of(files=(stored("1"),), is_deleted=True).holds_files
+    assert not log_of(number_of_files=1, is_deleted=True).holds_files
 
 
-def test_a_log_counts_what_is_stored() -> None:
-    """Neither a failed nor an unknown nor a deleted instance is counted."""
-    log = log_of(stored("1"), failed("2"))
-    assert [log.counts(uid) for uid in ("1", "2", "3")] == [True, False, False]
-    assert not log_of(files=(stored("1"),), is_deleted=True).counts("1")
+TAGS = DicomTags(patient_id="P", patient_name="N", accession_number="A", study_date="20240101", modality="CT")
 
 
-def test_a_file_on_its_way_makes_the_log_in_progress() -> None:
-    """Who sends it, when and from where is known at once; what is stored stays counted."""
-    later = datetime(2024, 2, 2, tzinfo=UTC)
-    log = log_of(stored("1")).begun(by=UUID(int=9), at=later, source="api", order_id=None)
-    assert (log.uploaded_by_id, log.uploaded_at, log.upload_source) == (UUID(int=9), later, "api")
-    assert (log.upload_status, log.number_of_files) == (UploadStatus.IN_PROGRESS, 1)
+def anew(known: UploadLog | None, patient_id: UUID = PATIENT) -> UploadLog:
+    """The log when a file is on its way to the study."""
+    return log_for(known, patient_id, TAGS, study_uid="1.2", by=UUID(int=9), source="api", at=NOW)
 
 
-@pytest.mark.parametrize(
-    ("files", "had", "given", "order_id"),
-    [
-        ((), None, ORDER, ORDER),
-        ((), ORDER, None, ORDER),
-        ((), ORDER, OTHER_ORDER, OTHER_ORDER),
-        ((stored("1"),), ORDER, OTHER_ORDER, ORDER),
-        ((stored("1"),), None, ORDER, None),
-    ],
-)
-def test_a_file_on_its_way_does_not_move_a_study_to_its_order(
-    files: tuple[LoggedFile, ...], had: UUID | None, given: UUID | None, order_id: UUID | None
+def test_a_study_without_a_log_gets_one_that_tells_of_its_first_file() -> None:
+    """What the first file says of itself is in the log from the beginning."""
+    log = anew(None)
+    assert (log.original_patient_id, log.original_patient_name, log.original_accession_number) == ("P", "N", "A")
+    assert (log.original_study_date, log.original_modality) == ("20240101", "CT")
+    assert (log.uploaded_by_id, log.upload_source, log.uploaded_at) == (UUID(int=9), "api", NOW)
+    assert log.upload_status is UploadStatus.IN_PROGRESS
+
+
+def test_a_log_that_holds_files_goes_on() -> None:
+    """A further file changes nothing of what the log says of the first one."""
+    known = log_of(number_of_files=1, original_patient_id="OTHER", order_id=ORDER)
+    assert anew(known, UUID(int=7)) == known
+
+
+@pytest.mark.parametrize("known", [log_of(number_of_files=3, is_deleted=True), log_of(patient_id=UUID(int=8))])
+def test_a_log_of_which_nothing_is_stored_starts_anew(known: UploadLog) -> None:
+    """It keeps its id, and that it is deleted, and nothing else of a deleted study or another patient's."""
+    log = anew(replace(known, error_message="x", upload_duration_seconds=9, original_patient_id="OLD"))
+    assert (log.id, log.is_deleted, log.number_of_files) == (known.id, known.is_deleted, 0)
+    assert (log.original_patient_id, log.error_message, log.upload_duration_seconds) == ("P", "", 0)
+
+
+def test_a_log_of_the_same_patient_remembers_what_failed() -> None:
+    """Where nothing was stored yet, failures and the time that was spent stay."""
+    log = anew(log_of(error_message="x", upload_duration_seconds=9))
+    assert (log.error_message, log.upload_duration_seconds) == ("x", 9)
+
+
+@pytest.mark.parametrize(("had", "given", "order_id"), [(None, ORDER, ORDER), (ORDER, None, ORDER)])
+def test_a_stored_file_puts_its_study_under_its_order(
+    had: UUID | None, given: UUID | None, order_id: UUID | None
 ) -> None:
-    """Only what is stored puts a study that holds files under another order."""
-    log = UploadLog(UUID(int=1), UUID(int=2), had, USER, "1.2", "manual", NOW, files=files)
-    assert log.begun(by=USER, at=NOW, source="api", order_id=given).order_id == order_id
+    """A file without an order leaves the study under the one that it has."""
+    log = log_of(order_id=had)
+    facts = log.facts_of(TAGS, orthanc_study_id="o", order_id=given, edited=False)
+    log = log.with_facts(facts)
+    assert (log.order_id, log.orthanc_study_id, log.tags_modified) == (order_id, "o", False)
 
 
 def test_only_what_was_changed_is_told_as_modified() -> None:
     """The modified attributes are those that are stored otherwise than they came."""
     log = log_of(original_patient_id="A", original_patient_name="N", original_accession_number="1")
-    log = log.with_edits(DicomTags(patient_id="B", patient_name="N", accession_number="2"))
+    stored = DicomTags(patient_id="B", patient_name="N", accession_number="2")
+    log = log.with_facts(log.facts_of(stored, orthanc_study_id="o", order_id=None, edited=True))
     assert log.tags_modified
     assert (log.modified_patient_id, log.modified_patient_name, log.modified_accession_number) == ("B", "", "2")
     assert log.stored_patient_id == "B"

@@ -26,6 +26,7 @@ from tests.unit.pacs_gateway.fakes import (
     JONES,
     ORDER_OF_JONES,
     ORDER_OF_SMITH,
+    RADIOLOGIST,
     SMITH,
     STUDY,
     TECHNOLOGIST,
@@ -115,7 +116,7 @@ async def test_a_file_is_stored_and_told(world: World, servicer: UploadServicer)
     assert answer.upload_log_id == str(world.log().id)
     assert [held.content for held in world.pacs.held.values()] == [slice_of(1)]
     assert world.log().uploaded_by_id == TECHNOLOGIST.id
-    assert world.log().files[0].name == "a.dcm"
+    assert world.files()[0].filename == "a.dcm"
 
 
 @pytest.mark.parametrize("rpc", CALLS)
@@ -157,6 +158,7 @@ WRONG_OPTIONS = [
     ({"patient_match": "GUESS", "patient_id": str(SMITH.id)}, ["patient_match"]),
     ({"patient_match": "coerce", "patient_id": str(SMITH.id)}, ["patient_match"]),
     ({"patient_match": "COERCE"}, ["patient_match"]),
+    ({"on_conflict": "keep"}, ["on_conflict"]),
     ({"patient_match": "ACCEPT"}, ["patient_match"]),
     ({"patient_match": "COERCE", "patient_id": str(SMITH.id), "dicom_patient_id": "X"}, ["PatientID"]),
     ({"patient_match": "COERCE", "patient_id": str(SMITH.id), "patient_name": ""}, ["PatientName"]),
@@ -418,3 +420,22 @@ async def test_wrong_filters_of_logs_are_each_told(servicer: UploadServicer) -> 
         await servicer.GetUploadLog(GetUploadLogRequest(id="x"), FakeContext())
     with refused(Reason.UPLOAD_LOG_NOT_FOUND):
         await servicer.GetUploadLog(GetUploadLogRequest(id=str(UUID(int=404))), FakeContext())
+
+
+async def test_what_to_do_in_a_conflict_is_asked_for_by_name(world: World, servicer: UploadServicer) -> None:
+    """KEEP reaches the use case, and its outcome is told as no failure."""
+    await upload(servicer, *pieces_of(slice_of(1)))
+    answer = await upload(servicer, *pieces_of(slice_of(1, study_description="other"), on_conflict="KEEP"))
+    assert (answer.success, answer.status, answer.tags.study_description) == (True, "kept", "")
+    assert "kept" in answer.message
+    assert len(world.pacs.held) == 1
+
+
+@pytest.mark.parametrize("rpc", ["Upload", "UploadMultiple"])
+async def test_to_overwrite_is_for_those_who_may_delete(servicer: UploadServicer, rpc: str) -> None:
+    """A technologist is refused before anything is read; a radiologist may."""
+    with refused(Reason.ROLE_NOT_ALLOWED):
+        await call(servicer, rpc, on_conflict="OVERWRITE")
+    with called_by(RADIOLOGIST):
+        messages = pieces_of(slice_of(1), on_conflict="OVERWRITE")
+        assert (await servicer.Upload(stream_of(*messages), FakeContext())).status == "stored"

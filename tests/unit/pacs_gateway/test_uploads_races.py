@@ -51,7 +51,7 @@ async def test_files_of_one_study_and_order_at_the_same_moment_fill_the_order(wo
 
 async def test_the_same_file_twice_at_the_same_moment_is_stored_and_counted_once(world: World) -> None:
     """Of two equal files one is stored, the other was there already."""
-    world.pacs.hooks.at("stored", Meeting(2))
+    world.pacs.hooks.at("store", Meeting(2))
     both = await asyncio.gather(world.send(tags_of()), world.send(tags_of()))
     assert {stored.status for stored in both} == {FileStatus.STORED, FileStatus.ALREADY_STORED}
     assert world.log().number_of_files == len(world.pacs.held) == 1
@@ -60,7 +60,7 @@ async def test_the_same_file_twice_at_the_same_moment_is_stored_and_counted_once
 
 async def test_two_contents_of_one_instance_at_the_same_moment_are_told_apart(world: World) -> None:
     """One is stored and stays; the other is a conflict."""
-    world.pacs.hooks.at("stored", Meeting(2))
+    world.pacs.hooks.at("store", Meeting(2))
     outcomes = await asyncio.gather(
         world.send(file_of(tags_of(), b"one")), world.send(file_of(tags_of(), b"two")), return_exceptions=True
     )
@@ -113,7 +113,7 @@ async def test_one_study_under_two_patient_ids_at_the_same_moment_gets_one(world
 
 async def test_one_file_for_two_patients_at_the_same_moment_is_not_lost(world: World) -> None:
     """Where the loser's instance is the winner's too, it stays."""
-    world.pacs.hooks.at("stored", Meeting(2))
+    world.pacs.hooks.at("store", Meeting(2))
     outcomes = await asyncio.gather(
         *(world.send(tags_of(JONES), patient_id=one.id, patient_match=PatientMatch.ACCEPT) for one in (SMITH, JONES)),
         return_exceptions=True,
@@ -192,7 +192,7 @@ async def test_a_study_deleted_and_uploaded_for_another_patient_meanwhile_is_tha
         await late
     assert world.patient_ids_in_pacs == {JONES.mrn}
     assert world.log().patient_id == JONES.id
-    assert [file.sop_instance_uid for file in world.log().files] == [tags_of().sop_instance_uid]
+    assert [file.sop_instance_uid for file in world.files()] == [tags_of().sop_instance_uid]
 
 
 async def test_an_upload_takes_out_nothing_that_another_stored_in_its_place(world: World) -> None:

@@ -1,0 +1,359 @@
+"""Getting an accepted file into the PACS, with its entry in the ledger a step ahead.
+
+The end of the file is held back until its entry, with all digests, is on disk; so nothing can be stored that the ledger
+does not tell of. What Orthanc then holds is read back and compared, while nobody can delete the study; only after that
+the entry says `verified`. What may be stored, or not, is left open for the reconciler.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+import structlog
+
+from pacs_gateway.domain.identifiers import orthanc_id
+from pacs_gateway.domain.ledger import KEPT, Content, FileState, LedgerFile, Step
+from pacs_gateway.domain.matching import expect_filed_as, expect_of_patient, is_study_of, other_patient
+from pacs_gateway.domain.registry import Order, OrderStudy, Patient
+from pacs_gateway.domain.study import Fingerprint, StoredInstance
+from pacs_gateway.domain.tags import DicomTags
+from pacs_gateway.domain.upload import FileStatus, OnConflict, StoredFile
+from pacs_gateway.domain.upload_log import UploadLog
+from pacs_gateway.use_cases.filing import Accepted, as_it_is_now, begun_log, order_of
+from pacs_gateway.use_cases.ports import Clock, Database, Pacs, TagService, UnitOfWork, is_fate_unknown
+from pacs_gateway.use_cases.streams import Incoming, Outgoing
+from service_runtime.errors import Reason, ServiceError
+
+log = structlog.get_logger()
+
+# What the ledger says of a file whose sender went away.
+CANCELLED = "CANCELLED"
+# How long a file waits for another upload of the same file, which is ahead. Orthanc hangs up on a request on which
+# nothing comes for a second, so one that has begun waits less.
+_WAIT_SECONDS = 10.0
+_WAIT_BEGUN_SECONDS = 0.5
+_POLL_SECONDS = (0.02, 0.5)
+
+
+class _HeldError(Exception):
+    """Ends the way of a file that is not to be stored, for what the PACS holds is to stay."""
+
+    def __init__(self, status: FileStatus) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Storing:
+    """Stores one file. Use `run` once."""
+
+    def __init__(
+        self,
+        accepted: Accepted,
+        incoming: Incoming,
+        *,
+        database: Database,
+        pacs: Pacs,
+        tag_service: TagService,
+        clock: Clock,
+        on_conflict: OnConflict,
+        edited: bool,
+        began: float,
+    ) -> None:
+        """`incoming` has come to its end when what is stored has. `edited`: edits were asked for. `began` is when the
+        file began to come, in seconds of the monotonic clock.
+        """
+        # From here on the file may be stored, or another deleted for it: it is seen through even if its sender leaves.
+        self.past_return = False
+        self._accepted = accepted
+        self._entry = accepted.entry
+        self._incoming = incoming
+        self._database = database
+        self._pacs = pacs
+        self._tag_service = tag_service
+        self._clock = clock
+        self._on_conflict = on_conflict
+        self._edited = edited
+        self._began = began
+        self._request_begun = False
+        self._room_made = False
+
+    async def run(self, chunks: AsyncIterable[bytes]) -> StoredFile:
+        """Stores the file. Raises INSTANCE_CONFLICT, STUDY_PATIENT_MISMATCH, STORE_REFUSED, STORE_UNVERIFIED, what the
+        chunks raise, and what says that a part is away.
+        """
+        outgoing = Outgoing(chunks, first=self._note_begin, last=self._note_all)
+        try:
+            stored = await self._pacs.store(outgoing)
+        except _HeldError as held:
+            if held.status is FileStatus.KEPT:
+                return await self._keep()
+            stored = self._as_held()
+        except BaseException as error:
+            defect = outgoing.complete and not isinstance(error, ServiceError)
+            unknown = defect or self._room_made or is_fate_unknown(error)
+            await self.give_up(error, state=FileState.RECEIVED if unknown else None)
+            raise
+        return await self._confirm_or_take_back(stored)
+
+    async def give_up(self, error: BaseException, *, state: FileState | None = None) -> None:
+        """Notes that the file failed; with a state, that it came so far and nobody knows if it is stored. Where not
+        even that can be noted, the entry goes on to say what it said, which the reconciler looks into.
+
+        What has become another patient's study does not count the file.
+        """
+        reason = _reason_of(error)
+        file = (
+            self._entry.failed(reason, at=self._clock())
+            if state is None
+            else self._entry.left_open(reason, state=state)
+        )
+        try:
+            async with self._database.begin() as work:
+                patient = await as_it_is_now(work, self._accepted.patient)
+                known = (await work.upload_logs.by_study([file.study_instance_uid])).get(file.study_instance_uid)
+            counts = known is not None and known.patient_id == patient.id
+            await self._database.ledger.write(Step(file, seconds=time.monotonic() - self._began, counts=counts))
+        except ServiceError as failure:
+            self._database.ledger.abandon(file.id)
+            log.warning("ledger not updated", ledger_entry_id=str(file.id), reason=failure.reason)
+
+    async def _note_begin(self) -> None:
+        """Before the first byte goes to Orthanc."""
+        self._request_begun = True
+        if not self._accepted.known_to_ledger:
+            await self._database.ledger.write(Step(self._entry))
+
+    async def _note_all(self, content: Content) -> None:
+        """Before the last byte goes to Orthanc. Raises _HeldError where that is not to be, and INSTANCE_CONFLICT."""
+        self._entry = self._entry.sent(self._incoming.content, content)
+        rivals = await self._without_same_ahead(await self._database.ledger.write(Step(self._entry)))
+        if rivals or self._on_conflict is not OnConflict.REJECT:
+            held = await self._pacs.fingerprint(self._entry.orthanc_id, read_again=False)
+            if held is not None:
+                await self._meet(held, rivals)
+        self.past_return = True
+
+    async def _without_same_ahead(self, rivals: Sequence[LedgerFile]) -> Sequence[LedgerFile]:
+        """The rivals, once no other upload of the same file is on its way before this one, or the wait is too long."""
+        least, pause = self._ahead(self._entry), _POLL_SECONDS[0]
+        until = time.monotonic() + (_WAIT_BEGUN_SECONDS if self._request_begun else _WAIT_SECONDS)
+        while time.monotonic() < until and any(
+            rival.is_open and not rival.error and self._entry.is_same_upload(rival) and self._ahead(rival) < least
+            for rival in rivals
+        ):
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _POLL_SECONDS[1])
+            async with self._database.begin() as work:
+                entries = await work.ledger.of_instance(self._entry.orthanc_id)
+            rivals = [one for one in entries if one.id != self._entry.id and one.state is not FileState.FAILED]
+        return rivals
+
+    @staticmethod
+    def _ahead(file: LedgerFile) -> tuple[object, ...]:
+        return (file.received_at, file.id)
+
+    async def _meet(self, held: Fingerprint, rivals: Sequence[LedgerFile]) -> None:
+        """The PACS holds an instance with the file's identifiers. Raises unless the file is to take its place."""
+        if held == self._entry.stored.fingerprint or self._same_as(held, rivals) is not None:
+            raise _HeldError(FileStatus.ALREADY_STORED)
+        if self._on_conflict is OnConflict.KEEP:
+            raise _HeldError(FileStatus.KEPT)
+        if self._on_conflict is OnConflict.REJECT:
+            raise _conflict()
+        await self._make_room(held)
+
+    def _same_as(self, held: Fingerprint, entries: Sequence[LedgerFile]) -> Content | None:
+        """What the PACS holds, where it came of the same file with the same edits."""
+        same = (one.stored for one in entries if self._entry.is_same_upload(one) and one.stored.fingerprint == held)
+        return next(same, None)
+
+    async def _make_room(self, held: Fingerprint) -> None:
+        """Deletes what the PACS holds, after the ledger says so, and while nobody else changes the study."""
+        self._entry = replace(self._entry, overwrites=True)
+        await self._database.ledger.write(Step(self._entry))
+        self.past_return = True
+        async with self._database.begin() as work:
+            await work.lock_study(self._entry.study_instance_uid)
+            now = await self._pacs.fingerprint(self._entry.orthanc_id, read_again=False)
+            if now not in {None, held}:
+                raise _conflict()
+            self._room_made = True
+            await self._pacs.delete_instance(self._entry.orthanc_id)
+            await work.ledger.forget_instance(self._entry.orthanc_id)
+            await work.commit()
+        log.warning("instance overwritten", ledger_entry_id=str(self._entry.id))
+
+    async def _confirm_or_take_back(self, stored: StoredInstance) -> StoredFile:
+        try:
+            return await self._confirm(stored)
+        except _HeldError:
+            return await self._keep()
+        except Exception as error:
+            failure = await self._take_back(stored, error)
+            await self.give_up(failure, state=FileState.STORED if _is_unknown(failure) else None)
+            if failure is error:
+                raise
+            raise failure from error
+
+    async def _confirm(self, stored: StoredInstance) -> StoredFile:
+        """Compares what Orthanc holds with what was sent, and says so in the ledger, the log and the order. Under the
+        study's lock, so that no deletion comes between: one that is shared, unless nothing of the study is stored yet.
+        """
+        accepted, uid = self._accepted, self._entry.study_instance_uid
+        expect_filed_as(accepted.tags, stored)
+        for alone in (False, True):
+            async with self._database.begin() as work:
+                await (work.lock_study(uid) if alone else work.share_study(uid))
+                patient = await as_it_is_now(work, accepted.patient)
+                known = (await work.upload_logs.by_study([uid])).get(uid)
+                holds_files = known is not None and known.holds_files
+                if known is not None and holds_files and not is_study_of(known, patient, accepted.tags):
+                    raise other_patient()
+                if holds_files or alone:
+                    content = await self._verified(work, stored)
+                    return await self._say_stored(work, known, patient, stored, content, alone=alone)
+        raise AssertionError  # the second time round has the lock alone
+
+    async def _verified(self, work: UnitOfWork, stored: StoredInstance) -> Content:
+        """What Orthanc holds, when it is what was sent, or came of the same file before."""
+        held = await self._pacs.fingerprint(stored.orthanc_id)
+        if held == self._entry.stored.fingerprint:
+            return self._entry.stored
+        if not stored.already_stored or held is None:
+            raise _unverified()
+        same = self._same_as(held, await work.ledger.of_instance(self._entry.orthanc_id))
+        if same is None:
+            raise _HeldError(FileStatus.KEPT) if self._on_conflict is OnConflict.KEEP else _conflict()
+        return same
+
+    async def _say_stored(
+        self,
+        work: UnitOfWork,
+        known: UploadLog | None,
+        patient: Patient,
+        stored: StoredInstance,
+        content: Content,
+        *,
+        alone: bool,
+    ) -> StoredFile:
+        """What the patient, the order and the study were when the file was accepted may have changed meanwhile."""
+        accepted = self._accepted
+        entry = begun_log(known, patient, accepted.original, self._entry)
+        if alone and entry != known:
+            await work.upload_logs.save(entry)
+        facts = entry.facts_of(
+            accepted.tags,
+            orthanc_study_id=stored.orthanc_study_id,
+            order_id=order_of(accepted),
+            edited=self._edited or accepted.tags != accepted.original,
+        )
+        order = accepted.order
+        step = Step(
+            replace(self._entry.verified(content, at=self._clock()), upload_log_id=entry.id),
+            facts=facts if entry.with_facts(facts) != entry else None,
+            order_id=order_of(accepted),
+            order_study=await self._order_study(work, order, patient, stored) if order is not None else None,
+            seconds=time.monotonic() - self._began,
+        )
+        if alone:
+            await work.ledger.write(step)
+            await work.commit()
+        else:
+            await self._database.ledger.write(step)
+        status = FileStatus.ALREADY_STORED if stored.already_stored else FileStatus.STORED
+        return self._outcome(status, accepted.tags, step.file, patient)
+
+    async def _order_study(
+        self, work: UnitOfWork, order: Order, patient: Patient, stored: StoredInstance
+    ) -> OrderStudy:
+        """What the order says of the study. Under the order's lock, so that the last count is the one that stays."""
+        tags = self._accepted.tags
+        await work.lock_order(order.id)
+        expect_of_patient(await work.orders.get(order.id) or order, patient)
+        counts = (await self._pacs.counts([tags.study_instance_uid])).get(tags.study_instance_uid)
+        if counts is None:
+            raise _unverified()
+        return OrderStudy(
+            study_instance_uid=tags.study_instance_uid,
+            orthanc_study_id=stored.orthanc_study_id,
+            number_of_series=counts.number_of_series,
+            number_of_images=counts.number_of_instances,
+            study_date=tags.study_date,
+            study_time=tags.study_time,
+            uploaded_by_id=self._entry.uploaded_by_id,
+            uploaded_at=self._clock(),
+            upload_source=self._entry.upload_source,
+        )
+
+    async def _take_back(self, stored: StoredInstance, error: Exception) -> Exception:
+        """Deletes the instance that this upload brought, unless the file is to be sent again, or a log counts it: then
+        another upload stored it, too. The error to tell, which is Orthanc's where it cannot be deleted.
+        """
+        if stored.already_stored or _is_unknown(error):
+            return error
+        try:
+            async with self._database.begin() as work:
+                await work.lock_study(self._entry.study_instance_uid)
+                if not await work.ledger.counts(stored.orthanc_id):
+                    await self._pacs.delete_instance(stored.orthanc_id)
+        except ServiceError as failure:
+            return failure
+        return error
+
+    async def _keep(self) -> StoredFile:
+        """Leaves what the PACS holds, and tells what that is. Raises STORE_UNVERIFIED where it is gone meanwhile."""
+        try:
+            async with aclosing(self._pacs.file(self._entry.orthanc_id)) as held:
+                tags = await self._tag_service.read_tags(held)
+        except BaseException as error:
+            await self.give_up(error)
+            if isinstance(error, ServiceError) and error.reason is Reason.EMPTY_FILE:
+                raise _unverified() from error
+            raise
+        file = self._entry.failed(KEPT, at=self._clock())
+        await self._database.ledger.write(Step(file, seconds=time.monotonic() - self._began, counts=False))
+        return self._outcome(FileStatus.KEPT, tags, file, self._accepted.patient)
+
+    def _as_held(self) -> StoredInstance:
+        """What Orthanc would answer of an instance that it holds."""
+        tags = self._accepted.tags
+        study = orthanc_id(tags.patient_id, tags.study_instance_uid)
+        return StoredInstance(self._entry.orthanc_id, study, already_stored=True)
+
+    def _outcome(self, status: FileStatus, tags: DicomTags, file: LedgerFile, patient: Patient) -> StoredFile:
+        assert file.upload_log_id is not None  # noqa: S101 - an accepted file has a log
+        return StoredFile(
+            status=status,
+            orthanc_id=file.orthanc_id,
+            tags=tags,
+            patient_id=patient.id,
+            order_id=order_of(self._accepted),
+            upload_log_id=file.upload_log_id,
+        )
+
+
+def _conflict() -> ServiceError:
+    return ServiceError(
+        Reason.INSTANCE_CONFLICT,
+        "The PACS holds an instance with this SOPInstanceUID and other content, and keeps it. Give the file a new "
+        "SOPInstanceUID, or say with on_conflict which of the two is to stay.",
+    )
+
+
+def _unverified() -> ServiceError:
+    return ServiceError(
+        Reason.STORE_UNVERIFIED, "What Orthanc holds after storing is not what was sent. Send the file again."
+    )
+
+
+def _is_unknown(error: BaseException) -> bool:
+    """Whether a part went away, so that what became of the file is not known."""
+    return isinstance(error, ServiceError) and error.retry_after is not None
+
+
+def _reason_of(error: BaseException) -> str:
+    if isinstance(error, ServiceError):
+        return error.reason
+    return CANCELLED if isinstance(error, asyncio.CancelledError) else Reason.INTERNAL_ERROR

@@ -1,0 +1,277 @@
+"""The ledger in a real PostgreSQL, and what the logs count by it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from pacs_gateway.adapters.db import PostgresDatabase
+from pacs_gateway.domain.ledger import FileState, LedgerFile, Step, StudyFacts
+from pacs_gateway.domain.registry import PatientEntry, Role, UserEntry
+from pacs_gateway.domain.upload_log import UploadLog, UploadStatus
+from tests.integration.databases import Migrated, connected, migrated_database
+from tests.integration.ledger_files import NOW, content_of, failed, file_of, verified
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A database with a log of a study, of which no file is known."""
+
+    database: PostgresDatabase
+    url: str
+    log: UploadLog
+
+    async def write(self, *files: LedgerFile) -> list[list[LedgerFile]]:
+        """Writes a step for each, one after the other; what each is told of its rivals."""
+        return [list(await self.database.ledger.write(Step(file, seconds=1))) for file in files]
+
+    async def read(self) -> UploadLog:
+        """The log as another transaction sees it."""
+        async with self.database.begin() as work:
+            return (await work.upload_logs.by_study(["1.2.3"]))["1.2.3"]
+
+    async def entries(self, file: LedgerFile) -> list[LedgerFile]:
+        """The entries of the file's instance, the newest first."""
+        async with self.database.begin() as work:
+            return list(await work.ledger.of_instance(file.orthanc_id))
+
+    async def stands(self) -> tuple[str, int, int, str]:
+        """Status, number, size and message of the log."""
+        log = await self.read()
+        return log.upload_status.value, log.number_of_files, log.total_size_bytes, log.error_message
+
+
+@pytest.fixture(scope="module")
+async def migrated(postgres_url: str) -> AsyncIterator[Migrated]:
+    """The database of this module."""
+    async with migrated_database(postgres_url) as migrated:
+        yield migrated
+
+
+@pytest.fixture
+async def world(migrated: Migrated) -> World:
+    """A database that holds nothing but what World says."""
+    await migrated.empty()
+    async with migrated.database.begin() as work:
+        (user,) = await work.users.upsert([UserEntry("anna", "Anna", Role.ADMIN, is_active=True)])
+        (patient,) = await work.patients.upsert([PatientEntry("1", "Smith^Anna", None, "")])
+        log = UploadLog(uuid4(), patient.id, None, user.id, "1.2.3", "manual", NOW)
+        await work.lock_study("1.2.3")
+        await work.upload_logs.save(log)
+        await work.commit()
+    return World(migrated.database, migrated.url, log)
+
+
+async def test_an_entry_reads_back_as_it_was_written(world: World) -> None:
+    """Every field survives, and the latest step is what is known of a file."""
+    file = replace(
+        file_of(world.log, 1),
+        filename="ä/\"'\\.dcm",
+        edits_sha256="e" * 64,
+        stored=replace(content_of(b"x"), size_bytes=5_000_000_000),
+        overwrites=True,
+    )
+    await world.write(file)
+    assert await world.entries(file) == [file]
+    await world.write(verified(file))
+    assert await world.entries(file) == [verified(file)]
+    hostile = file_of(world.log, 2, filename="a\0b\ud800")
+    await world.write(hostile)
+    assert (await world.entries(hostile))[0].filename == "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}"
+
+
+async def test_the_log_follows_its_files(world: World) -> None:
+    """In progress while one is on its way; then by what is stored and what failed, each instance once."""
+    first, second = file_of(world.log, 1), file_of(world.log, 2)
+    await world.write(first, second)
+    assert await world.stands() == ("in_progress", 0, 0, "")
+    await world.write(verified(first))
+    assert await world.stands() == ("in_progress", 1, 2, "")
+    await world.write(failed(second))
+    assert await world.stands() == ("partial", 1, 2, "1 of 2 files failed: STORE_REFUSED")
+    again = file_of(world.log, 2)
+    await world.write(again, verified(again))
+    assert await world.stands() == ("success", 2, 5, "")
+    assert (await world.read()).upload_duration_seconds == 3
+
+
+async def test_a_failure_to_store_again_does_not_unstore(world: World) -> None:
+    """What is stored stays counted, by the entry that stored it."""
+    await world.write(verified(file_of(world.log, 1)), failed(file_of(world.log, 1, filename="again")))
+    assert await world.stands() == ("success", 1, 2, "")
+
+
+async def test_what_is_stored_again_counts_once_with_its_last_size(world: World) -> None:
+    """The last content of an instance that was stored is the one that counts."""
+    other = file_of(world.log, 1, stored=content_of(b"x" * 700))
+    await world.write(verified(file_of(world.log, 1)), other, verified(other))
+    assert await world.stands() == ("success", 1, 700, "")
+
+
+async def test_what_is_known_to_be_stored_is_not_taken_back(world: World) -> None:
+    """A gateway that missed that its file was found in the PACS does not make a failure of it."""
+    file = file_of(world.log, 1)
+    await world.write(verified(file), failed(file), file.left_open("X", state=FileState.STORED))
+    assert [one.state for one in await world.entries(file)] == [FileState.VERIFIED]
+    assert (await world.stands())[:2] == ("success", 1)
+
+
+async def test_a_step_tells_of_the_other_entries_of_its_instance(world: World) -> None:
+    """Those that are open or counted as stored, of which all has come; neither failures nor what is gone."""
+    old, gone, bare = (file_of(world.log, 1, filename=name) for name in ("old", "gone", "bare"))
+    bare = replace(bare, stored=replace(bare.stored, md5=""))
+    await world.write(old, bare, failed(gone), verified(file_of(world.log, 2)))
+    mine = file_of(world.log, 1)
+    assert await world.write(mine, verified(old), mine, verified(mine)) == [[old], [], [verified(old)], []]
+
+
+async def test_what_was_left_open_is_settled_by_what_is_stored_later(world: World) -> None:
+    """An entry whose fate nobody knew has come to nothing, once the instance is stored by another."""
+    lost = file_of(world.log, 1)
+    await world.write(lost, lost.left_open("ORTHANC_UNAVAILABLE", state=FileState.RECEIVED))
+    assert (await world.stands())[0] == "in_progress"
+    again = file_of(world.log, 1)
+    await world.write(again, verified(again))
+    assert (await world.stands())[:2] == ("success", 1)
+    states = {one.id: one.state for one in await world.entries(again)}
+    assert states == {lost.id: FileState.FAILED, again.id: FileState.VERIFIED}
+
+
+async def test_many_steps_at_once_lose_nothing(world: World, migrated: Migrated) -> None:
+    """Files of one study, written by two gateways at the same moment, some of them twice, are each counted once."""
+    other = PostgresDatabase(migrated.url)
+    try:
+
+        async def upload(database: PostgresDatabase, number: int) -> None:
+            file = file_of(world.log, number)
+            await database.ledger.write(Step(file))
+            await database.ledger.write(Step(verified(file), seconds=1))
+
+        uploads = [upload(database, number) for number in range(100) for database in (world.database, other)]
+        await asyncio.gather(*uploads)
+    finally:
+        await other.close()
+    assert await world.stands() == ("success", 100, sum(range(1, 101)), "")
+    assert (await world.read()).upload_duration_seconds == 200
+
+
+async def test_a_group_takes_few_transactions(world: World) -> None:
+    """A hundred steps at the same moment are written in a handful of transactions."""
+    before = await _transactions(world.url)
+    await asyncio.gather(*(world.write(file_of(world.log, number)) for number in range(100)))
+    async with connected(world.url) as connection:
+        xmins = await connection.fetch("SELECT DISTINCT xmin::text FROM dicom_upload_files")
+    assert before == 0
+    assert len(xmins) <= 5
+
+
+async def _transactions(url: str) -> int:
+    async with connected(url) as connection:
+        return int(await connection.fetchval("SELECT count(DISTINCT xmin::text) FROM dicom_upload_files"))
+
+
+async def test_a_step_that_cannot_be_written_fails_alone(world: World) -> None:
+    """A defect in one file's entry keeps no other file of the group from the disk."""
+    bad = file_of(world.log, 1, uploaded_by_id=uuid4())
+    steps = [Step(file_of(world.log, 2)), Step(bad), Step(file_of(world.log, 3))]
+    outcomes = await asyncio.gather(*map(world.database.ledger.write, steps), return_exceptions=True)
+    assert isinstance(outcomes[1], IntegrityError)
+    assert outcomes[::2] == [[], []]
+    assert await _count_files(world.url) == 2
+
+
+async def _count_files(url: str) -> int:
+    async with connected(url) as connection:
+        return int(await connection.fetchval("SELECT count(*) FROM dicom_upload_files"))
+
+
+async def test_the_ledger_is_written_though_all_connections_are_taken(migrated: Migrated, world: World) -> None:
+    """Those who wait for the ledger while they hold all connections of the pool do not wait for themselves."""
+    database = PostgresDatabase(migrated.url, pool_size=2)
+    try:
+        async with asyncio.timeout(3), database.begin() as first, database.begin() as second:
+            await first.share_study("1.2.3")
+            await second.share_study("1.2.3")
+            await asyncio.gather(*(database.ledger.write(Step(file_of(world.log, number))) for number in range(2)))
+    finally:
+        await database.close()
+
+
+async def test_a_file_tells_of_its_study(world: World) -> None:
+    """The facts that come with a file are in the log, with it; texts are cut to their columns."""
+    facts = StudyFacts("o-1", None, tags_modified=True, modified_patient_id="M", modified_patient_name="N" * 300)
+    await world.database.ledger.write(Step(verified(file_of(world.log, 1)), facts=facts))
+    log = await world.read()
+    assert (log.orthanc_study_id, log.tags_modified, log.modified_patient_id) == ("o-1", True, "M")
+    assert log.modified_patient_name == "N" * 255
+
+
+async def test_a_forgotten_log_counts_anew(world: World) -> None:
+    """After a deletion, what was stored before counts no more, and the next file revives the log."""
+    await world.write(verified(file_of(world.log, 1)), verified(file_of(world.log, 2)), failed(file_of(world.log, 3)))
+    async with world.database.begin() as work:
+        await work.lock_study("1.2.3")
+        await work.upload_logs.save(replace(await world.read(), is_deleted=True))
+        await work.ledger.forget(world.log.id)
+        assert not await work.ledger.counts("o-1.2.3.1")
+        await work.commit()
+    await world.write(failed(file_of(world.log, 4)))
+    assert (await world.stands(), (await world.read()).is_deleted) == (
+        ("failed", 0, 0, "1 of 1 files failed: STORE_REFUSED"),
+        True,
+    )
+    await world.write(verified(file_of(world.log, 4)))
+    assert (await world.stands(), (await world.read()).is_deleted) == (("success", 1, 5, ""), False)
+
+
+async def test_a_forgotten_instance_counts_no_more(world: World) -> None:
+    """What was taken out of the PACS for another content is not counted until that is there."""
+    await world.write(verified(file_of(world.log, 1)), verified(file_of(world.log, 2)))
+    async with world.database.begin() as work:
+        assert await work.ledger.counts("o-1.2.3.1")
+        await work.ledger.forget_instance("o-1.2.3.1")
+        await work.commit()
+    assert (await world.stands())[1:3] == (1, 3)
+    await world.write(verified(file_of(world.log, 1)))
+    assert (await world.stands())[1:3] == (2, 5)
+
+
+async def test_a_step_within_a_transaction_lasts_with_it(world: World) -> None:
+    """What a unit of work adds to the ledger is there when it is committed, and not before."""
+    async with world.database.begin() as work:
+        await work.ledger.write(Step(file_of(world.log, 1)))
+    assert await _count_files(world.url) == 0
+    async with world.database.begin() as work:
+        await work.ledger.write(Step(file_of(world.log, 1)))
+        await work.commit()
+    assert await _count_files(world.url) == 1
+
+
+async def test_a_file_that_does_not_count_leaves_the_log_as_it_is(world: World) -> None:
+    """A file that was kept out, or is another patient's, is in the ledger and not in the log."""
+    file = file_of(world.log, 1)
+    await world.write(file)
+    await world.database.ledger.write(Step(failed(file), counts=False))
+    assert await world.stands() == ("success", 0, 0, "")
+    assert (await world.read()).upload_status is UploadStatus.SUCCESS
+    assert await world.database.ledger.write(Step(failed(file_of(world.log, 2, upload_log_id=None)))) == []
+
+
+async def test_a_writer_who_leaves_keeps_nobody_waiting(world: World) -> None:
+    """A step whose caller is cancelled, wherever it is, leaves the ledger working for all others."""
+
+    async def write(number: int) -> UUID:
+        file = file_of(world.log, number)
+        await world.database.ledger.write(Step(file))
+        return file.id
+
+    tasks = [asyncio.create_task(write(number)) for number in range(60)]
+    await asyncio.sleep(0.003)
+    for task in tasks[::2]:
+        task.cancel()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(outcome, UUID) for outcome in outcomes[1::2])
+    assert await _count_files(world.url) >= 30
