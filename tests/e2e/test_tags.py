@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,8 @@ async def test_tags_are_read_before_the_rest_of_a_file_is_sent(stack: Stack, *, 
         assert await answer == b"HTTP/1.1 200 OK\r\n"
     finally:
         writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 async def test_all_tags_are_read_as_dicom_json(client: Client) -> None:
