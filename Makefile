@@ -81,7 +81,7 @@ LOCK = pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 lock: ## pin the dependencies anew; needs pip-compile on PATH
 	$(LOCK) -o requirements.lock pyproject.toml
-	$(LOCK) --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+	$(LOCK) --extra dev --extra cli -c requirements.lock -o requirements-dev.lock pyproject.toml
 
 $(INSTALLED): requirements-dev.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

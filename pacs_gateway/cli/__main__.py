@@ -1,0 +1,216 @@
+"""python -m pacs_gateway.cli: sends DICOM files and CDs to a gateway.
+
+Exit status: 0 all is stored, 1 some of it is not, 2 nothing could be sent.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import Progress as ProgressBar
+
+from pacs_gateway.cli.files import Kind, Progress, files_of_cd, find_files, read, zipped
+from pacs_gateway.cli.outcomes import NOT_POSSIBLE, SKIPPED, Outcome, exit_code, show
+from pacs_gateway.cli.sending import Gateway, NotPossibleError, Sending, Target, Told, connected
+from pacs_gateway.domain.media import is_directory
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+
+class Match(StrEnum):
+    """patient_match, as UploadRequest has it."""
+
+    REQUIRE = "REQUIRE"
+    COERCE = "COERCE"
+    ACCEPT = "ACCEPT"
+
+
+class Source(StrEnum):
+    """upload_source, as UploadRequest has it."""
+
+    MANUAL = "manual"
+    API = "api"
+    CD_IMPORT = "cd_import"
+
+
+Where = Annotated[str, typer.Option("--target", envvar="RIS_TARGET", help="host:port of the gateway, or of its Envoy")]
+Token = Annotated[
+    str, typer.Option(envvar="RIS_TOKEN", help="the bearer token; others on this machine see it in a command line")
+]
+TokenFile = Annotated[Path | None, typer.Option(help="a file that holds the token", dir_okay=False, exists=True)]
+Tls = Annotated[bool, typer.Option("--tls", help="speak TLS, and trust the system's certificates")]
+CaFile = Annotated[Path | None, typer.Option(help="trust these (PEM) in their place", dir_okay=False, exists=True)]
+Patient = Annotated[str, typer.Option(help="the RIS's patient (UUID); else found by the PatientID of each file")]
+Order = Annotated[str, typer.Option(help="the RIS's order (UUID); else found by the AccessionNumber of each file")]
+MatchOption = Annotated[Match | None, typer.Option(help="what to do with files of another patient than --patient")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="PATH=VALUE to set in each file; may be repeated")]
+Remove = Annotated[list[str] | None, typer.Option(help="PATH to remove from each file; may be repeated")]
+ShowPatients = Annotated[bool, typer.Option("--show-patients", help="show whose studies they are")]
+ShowAll = Annotated[bool, typer.Option("--all-files", help="show each file, also those that are stored")]
+
+
+@app.command()
+def upload(
+    *,
+    paths: Annotated[list[Path], typer.Argument(help="files, folders and ZIP archives", exists=True)],
+    target: Where = "localhost:8000",
+    token: Token = "",
+    token_file: TokenFile = None,
+    tls: Tls = False,
+    ca_file: CaFile = None,
+    patient: Patient = "",
+    order: Order = "",
+    match: MatchOption = None,
+    source: Annotated[Source | None, typer.Option(help="where the files come from")] = None,
+    edits: Set = None,
+    remove: Remove = None,
+    everything: Annotated[bool, typer.Option("--everything", help="send what does not look like DICOM, too")] = False,
+    parallel: Annotated[int, typer.Option(min=1, max=16, help="how many files at once")] = 4,
+    retries: Annotated[int, typer.Option(min=0, max=20, help="how often to try a file again")] = 3,
+    show_patients: ShowPatients = False,
+    show_all: ShowAll = False,
+) -> None:
+    """Store files. Those that are stored already count as stored: after a failure, just run it again."""
+    options = _options(patient=patient, order=order, match=match, source=source, edits=edits, remove=remove)
+    try:
+        found = find_files(paths, everything=everything)
+    except OSError as error:
+        raise _usage(f"{error.filename} cannot be read.") from None
+
+    async def send(gateway: Gateway, moved: Progress, told: Told) -> None:
+        for file in found.passed_over:
+            told(
+                Outcome(file.name, SKIPPED, message="It does not look like DICOM; --everything sends it all the same.")
+            )
+        await gateway.send_all(found.files, moved, told)
+
+    _run(
+        _target(target, token, token_file, ca_file, tls=tls),
+        Sending(options, parallel, retries),
+        send,
+        size_bytes=sum(file.size_bytes for file in found.files),
+        show_patients=show_patients,
+        show_all=show_all,
+    )
+
+
+@app.command("import-cd")
+def import_cd(
+    *,
+    path: Annotated[Path, typer.Argument(help="the folder of a CD, or a ZIP archive of it", exists=True)],
+    target: Where = "localhost:8000",
+    token: Token = "",
+    token_file: TokenFile = None,
+    tls: Tls = False,
+    ca_file: CaFile = None,
+    patient: Patient = "",
+    order: Order = "",
+    match: MatchOption = None,
+    edits: Set = None,
+    remove: Remove = None,
+    show_patients: ShowPatients = False,
+    show_all: ShowAll = False,
+) -> None:
+    """Store the files of a CD, and see by its DICOMDIR that they are all there."""
+    options = _options(patient=patient, order=order, match=match, source=Source.CD_IMPORT, edits=edits, remove=remove)
+    try:
+        files = files_of_cd(path) if path.is_dir() else find_files([path]).files
+    except OSError as error:
+        raise _usage(f"{error.filename} cannot be read.") from None
+    if path.is_dir() and not any(is_directory(file.name) for file in files):
+        _warn("There is no DICOMDIR: nothing says whether these are all files.")
+    if not path.is_dir() and files[0].kind is not Kind.ZIP:
+        raise _usage("It is neither a folder nor a ZIP archive.")
+
+    async def send(gateway: Gateway, moved: Progress, told: Told) -> None:
+        pieces = zipped(files, moved) if path.is_dir() else read(files[0], moved)
+        await gateway.send_archive(path.name or "CD", pieces, told)
+
+    _run(
+        _target(target, token, token_file, ca_file, tls=tls),
+        Sending(options),
+        send,
+        size_bytes=sum(file.size_bytes for file in files),
+        show_patients=show_patients,
+        show_all=show_all,
+    )
+
+
+def _run(
+    target: Target,
+    sending: Sending,
+    send: Callable[[Gateway, Progress, Told], Awaitable[None]],
+    *,
+    size_bytes: int,
+    show_patients: bool,
+    show_all: bool,
+) -> None:
+    """Sends, shows how it goes and what came of it, and ends the command."""
+    errors, console = Console(stderr=True), Console()
+    outcomes: list[Outcome] = []
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    bar = ProgressBar(*columns, console=errors, transient=True, disable=not errors.is_terminal)
+
+    async def work() -> None:
+        task = bar.add_task("", total=size_bytes)
+        async with connected(target, sending) as gateway:
+            await send(gateway, lambda size: bar.advance(task, size), outcomes.append)
+
+    failure = ""
+    with bar:
+        try:
+            asyncio.run(work())
+        except NotPossibleError as error:
+            failure = str(error)
+    if outcomes:
+        show(outcomes, console, show_patients=show_patients, show_all=show_all)
+    if failure:
+        raise _usage(failure)
+    raise typer.Exit(exit_code(outcomes))
+
+
+def _options(
+    *,
+    patient: str,
+    order: str,
+    match: Match | None,
+    source: Source | None,
+    edits: list[str] | None,
+    remove: list[str] | None,
+) -> dict[str, Any]:
+    """The fields of UploadRequest, and as well of UploadMultipleRequest, that are set."""
+    options = {
+        "patient_id": patient,
+        "order_id": order,
+        "patient_match": match.value if match else "",
+        "upload_source": source.value if source else "",
+        "set": edits or [],
+        "remove": remove or [],
+    }
+    return {name: value for name, value in options.items() if value}
+
+
+def _target(address: str, token: str, token_file: Path | None, ca_file: Path | None, *, tls: bool) -> Target:
+    if token_file is not None:
+        token = token_file.read_text().strip()
+    if not token:
+        raise _usage("A token is needed: --token-file, --token or RIS_TOKEN.")
+    return Target(address, token, tls=tls or ca_file is not None, ca_file=ca_file)
+
+
+def _usage(message: str) -> typer.Exit:
+    _warn(message)
+    return typer.Exit(NOT_POSSIBLE)
+
+
+def _warn(message: str) -> None:
+    Console(stderr=True).print(message, markup=False, highlight=False)
+
+
+if __name__ == "__main__":
+    app()
