@@ -205,6 +205,8 @@ def _edit_request(edits: Edits) -> tag_service_pb2.ModifyTagsRequest:
         set=edits.set,
         remove=edits.remove,
         force=edits.force,
+        record_original=edits.record_original is not None,
+        record_reason=edits.record_original or "",
         file=httpbody_pb2.HttpBody(),
     )
 

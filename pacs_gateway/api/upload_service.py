@@ -11,7 +11,7 @@ from pacs_gateway.api.many_files import ManyFiles
 from pacs_gateway.api.mapping import log_to_proto, stored_to_fields
 from pacs_gateway.api.paging import next_page_token, page_request
 from pacs_gateway.api.roles import OVERWRITERS, expect_role
-from pacs_gateway.domain.tags import Edits
+from pacs_gateway.domain.tags import Edits, RecordReason
 from pacs_gateway.domain.upload import OnConflict, PatientMatch, UploadOptions, UploadSource
 from pacs_gateway.domain.upload_log import UploadLogFilter, UploadStatus
 from pacs_gateway.use_cases.upload_logs import UploadLogBook
@@ -135,6 +135,7 @@ def _edits(request: _Options) -> Edits:
         set=tuple(request.set),
         remove=tuple(request.remove),
         force=request.force,
+        record_original=RecordReason.CORRECT if request.record_original else None,
     )
 
 

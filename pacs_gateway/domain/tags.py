@@ -1,6 +1,7 @@
 """The attributes of a file that the gateway reads, and the edits it can ask for. It never sees DICOM bytes as such."""
 
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +30,19 @@ class DicomTags:
     performing_physician_name: str = ""
 
 
+class RecordReason(StrEnum):
+    """Why a file's values before its edits are recorded in it (PS3.3 C.12.1.1.9): to fit them, or to mend them."""
+
+    COERCE = "COERCE"
+    CORRECT = "CORRECT"
+
+
 @dataclass(frozen=True, slots=True)
 class Edits:
-    """The edits of ris.tags.v1.ModifyTagsRequest. None leaves an attribute alone, "" empties it."""
+    """The edits of ris.tags.v1.ModifyTagsRequest. None leaves an attribute alone, "" empties it.
+
+    `record_original` is why the values before are recorded in the file, None where they are not.
+    """
 
     patient_id: str | None = None
     patient_name: str | None = None
@@ -44,12 +55,20 @@ class Edits:
     set: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
     force: bool = False
+    record_original: RecordReason | None = None
 
     def coerced_to(self, *, patient_id: str, name: str, birth_date: str, sex: str) -> "Edits":
-        """These edits, with the patient's attributes replaced."""
-        return replace(self, patient_id=patient_id, patient_name=name, patient_birth_date=birth_date, patient_sex=sex)
+        """These edits, with the patient's attributes replaced, and what they were recorded in the file."""
+        return replace(
+            self,
+            patient_id=patient_id,
+            patient_name=name,
+            patient_birth_date=birth_date,
+            patient_sex=sex,
+            record_original=RecordReason.COERCE,
+        )
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is asked for."""
-        return replace(self, force=False) == Edits()
+        return replace(self, force=False, record_original=None) == Edits()

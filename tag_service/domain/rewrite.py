@@ -211,8 +211,11 @@ def rewriter_of(edits: Edits, limits: Limits, *, at: datetime, system: str) -> R
     treatment: Treatment | None = RemovePrivate() if edits.remove_private_tags else None
     if edits.mode is Mode.DERIVE:
         treatment = Both(treatment, Derive()) if treatment else Derive()
-    record = Provenance(edits.record_original, at, system) if edits.record_original else None
-    return Rewriter(plan(edits), limits, treatment=treatment, record=record)
+    planned = plan(edits)
+    # Private attributes that are all removed are not recorded, for that would keep them.
+    changes = bool(planned) or edits.mode is Mode.DERIVE
+    record = Provenance(edits.record_original, at, system) if edits.record_original and changes else None
+    return Rewriter(planned, limits, treatment=treatment, record=record)
 
 
 def _needs_utf_8(root: Node, survey: Survey) -> bool:

@@ -1,11 +1,13 @@
 """Uploads through Envoy: what is stored, under whom, and what the log says of it."""
 
 import asyncio
+import io
 import uuid
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from pydicom import FileDataset, dcmread
 
 from deploy.local.stack import Stack
 from tests.e2e.client import API, REGISTRY, Client, expect_error, form
@@ -147,8 +149,30 @@ async def test_another_patients_file_is_refused(client: Client, admin: Client) -
     assert await client.log(file.study_uid) is None
 
 
-async def test_coercion_rewrites_the_patient_and_keeps_the_original(client: Client, admin: Client) -> None:
-    """COERCE stores the file as the RIS's patient; the log says whose it was."""
+async def held_in_pacs(stack: Stack, orthanc_id: str) -> FileDataset:
+    """The file as Orthanc holds it."""
+    auth = (stack.orthanc.username, stack.orthanc.password)
+    async with httpx.AsyncClient(base_url=stack.orthanc.url, auth=auth) as orthanc:
+        answer = (await orthanc.get(f"/instances/{orthanc_id}/file")).raise_for_status()
+    return dcmread(io.BytesIO(answer.content))
+
+
+async def test_an_edit_on_the_way_in_is_recorded_when_asked(client: Client, stack: Stack) -> None:
+    """record_original keeps in the file what an upload's edits replace, with the reason CORRECT."""
+    file = fresh_file()
+    plain = await client.stored(fresh_file(), StudyDescription="Chest")
+    result = await client.stored(file, StudyDescription="Chest", record_original="true")
+    (record,) = (await held_in_pacs(stack, result["orthanc_id"])).OriginalAttributesSequence
+    assert record.ReasonForTheAttributeModification == "CORRECT"
+    assert "OriginalAttributesSequence" not in await held_in_pacs(stack, plain["orthanc_id"])
+
+
+async def test_coercion_rewrites_the_patient_and_keeps_the_original(
+    client: Client, admin: Client, stack: Stack
+) -> None:
+    """COERCE stores the file as the RIS's patient; the log and the file itself say whose it was. The same file coerced
+    again is already stored, though it would say another time.
+    """
     file = fresh_file(PatientName="Wrong^Name", PatientBirthDate="19500101", PatientSex="M")
     mrn = f"M-{uuid.uuid4().hex[:12]}"
     patient = await admin.register_patient(mrn, "Räder^Åsa", birth_date="1980-02-29", sex="F")
@@ -156,6 +180,14 @@ async def test_coercion_rewrites_the_patient_and_keeps_the_original(client: Clie
     tags = result["tags"]
     assert (tags["PatientID"], tags["PatientName"]) == (mrn, "Räder^Åsa")
     assert (tags["PatientBirthDate"], tags["PatientSex"]) == ("19800229", "F")
+    held = await held_in_pacs(stack, result["orthanc_id"])
+    (record,) = held.OriginalAttributesSequence
+    assert record.ReasonForTheAttributeModification == "COERCE"
+    assert record.ModifiedAttributesSequence[0].PatientID == file.patient_id
+    assert record.ModifiedAttributesSequence[0].PatientName == "Wrong^Name"
+    again = await client.stored(file, patient_id=patient.id, patient_match="COERCE")
+    assert (again["status"], again["orthanc_id"]) == ("already_stored", result["orthanc_id"])
+    assert await held_in_pacs(stack, result["orthanc_id"]) == held
     log = await client.log(file.study_uid)
     assert (log["original_patient_id"], log["original_patient_name"]) == (file.patient_id, "Wrong^Name")
     assert (log["modified_patient_id"], log["modified_patient_name"]) == (mrn, "Räder^Åsa")

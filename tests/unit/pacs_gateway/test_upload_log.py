@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from pacs_gateway.domain.tags import DicomTags, Edits
+from pacs_gateway.domain.tags import DicomTags, Edits, RecordReason
 from pacs_gateway.domain.upload_log import Standing, UploadLog, UploadStatus, log_for
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
@@ -124,8 +124,9 @@ def test_edits_are_empty_when_they_change_nothing(edits: Edits, empty: bool) -> 
 
 
 def test_coercion_keeps_the_other_edits() -> None:
-    """Only what names the patient is replaced."""
+    """Only what names the patient is replaced, and that is recorded."""
     edits = Edits(study_date="20240101", remove=("A",), patient_id="X").coerced_to(
         patient_id="M", name="N", birth_date="", sex="F"
     )
-    assert edits == Edits("M", "N", "", "F", study_date="20240101", remove=("A",))
+    coerced = Edits("M", "N", "", "F", study_date="20240101", remove=("A",), record_original=RecordReason.COERCE)
+    assert edits == coerced
