@@ -10,7 +10,7 @@ from typing import Final
 from service_runtime.errors import Reason, ServiceError
 from tag_service.domain.detection import LOOKAHEAD_BYTES, corrected, guess
 from tag_service.domain.headers import VR_CODES, parser_of
-from tag_service.domain.limits import Limits
+from tag_service.domain.limits import META_BYTES, META_ELEMENTS, Limits
 from tag_service.domain.nesting import OPEN, Nesting
 from tag_service.domain.problems import ProblemCode
 from tag_service.domain.scanning import WHOLE_TEXT_BYTES, scan_meta
@@ -156,7 +156,11 @@ class Head:
     def _count(self, elements: int, size: int) -> None:
         self.elements += elements
         self.header_bytes += size
-        if self.elements > self._limits.elements:
-            raise self._nesting.too_much("elements", self._limits.elements)
-        if self.header_bytes > self._limits.header_bytes:
-            raise self._nesting.too_much("header bytes", self._limits.header_bytes)
+        for what, count, limit, meta_limit in (
+            ("elements", self.elements, self._limits.elements, META_ELEMENTS),
+            ("header bytes", self.header_bytes, self._limits.header_bytes, META_BYTES),
+        ):
+            if count > limit:
+                raise self._nesting.too_much(what, limit)
+            if count > meta_limit:
+                raise self._nesting.too_much(f"{what} of file meta information", meta_limit)

@@ -17,10 +17,12 @@ from typing import Any
 
 from service_runtime.errors import ServiceError
 from tag_service.domain.dicom_json import JsonWriter
+from tag_service.domain.edits import Edits
 from tag_service.domain.limits import MIB, Limits
 from tag_service.domain.reading import HeaderReader
+from tag_service.domain.rewrite import rewriter_of
 from tag_service.domain.validation import Validator
-from tests.unit.tag_service.building import DEFLATED, EXPLICIT_LITTLE, IMPLICIT_LITTLE, Writer, part10
+from tests.unit.tag_service.building import AT, DEFLATED, EXPLICIT_LITTLE, IMPLICIT_LITTLE, Writer, part10
 
 EXPLICIT = Writer(EXPLICIT_LITTLE)
 IMPLICIT = Writer(IMPLICIT_LITTLE)
@@ -85,7 +87,11 @@ FILES: dict[str, Callable[[], Iterable[bytes]]] = {
     "a million elements": lambda: chain([HEAD], _ascending(MILLION, b"LO", b"")),
     "nearly a million elements": lambda: chain([HEAD], _ascending(MILLION - 1000, b"LO", b"")),
     "one element a million times": lambda: [HEAD, *_many(EXPLICIT.element(0x00080001, "SH", b""), MILLION)],
-    "a million elements of meta information": lambda: [
+    "endless file meta information": lambda: [
+        bytes(128) + b"DICM",
+        *_many(EXPLICIT.element(0x00020102, "OB", bytes(60_000)), 1000),
+    ],
+    "a million elements of file meta information": lambda: [
         bytes(128) + b"DICM",
         *_many(EXPLICIT.element(0x00020102, "SH", b""), MILLION + 1),
     ],
@@ -110,10 +116,26 @@ def _nested_un(size: int) -> bytes:
     return EXPLICIT.element(0x00111001, "UN", value)
 
 
+class _Editor:
+    """A rewriter of which nobody keeps what it writes."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._rewriter = rewriter_of(Edits(patient_id="MRN8"), limits, at=AT, system="TEST")
+
+    def feed(self, data: bytes) -> None:
+        for _ in self._rewriter.feed(data):
+            pass
+
+    def close(self) -> None:
+        for _ in self._rewriter.close():
+            pass
+
+
 READERS: dict[str, Callable[[Limits], Any]] = {
     "20 tags": HeaderReader,
     "JSON": JsonWriter,
     "validator": Validator,
+    "editor": _Editor,
 }
 
 
