@@ -17,7 +17,7 @@ from service_runtime.uploads import UploadedFile, UploadReader
 log = structlog.get_logger()
 
 # CDs carry viewers, pictures and texts beside their DICOM files.
-_NO_DICOM = frozenset({Reason.NOT_DICOM, Reason.EMPTY_FILE})
+NO_DICOM = frozenset({Reason.NOT_DICOM, Reason.EMPTY_FILE})
 
 
 class ManyFiles:
@@ -69,7 +69,7 @@ class ManyFiles:
                 return None
             stored = await self._upload.store(file.name, file)
         except ServiceError as error:
-            if file.path is not None and error.reason in _NO_DICOM:
+            if file.path is not None and error.reason in NO_DICOM:
                 return skipped_to_proto(file.name, error)
             self._add(file)
             log.info("file failed", reason=error.reason, **(describe(error) if error.__cause__ is not None else {}))
@@ -77,13 +77,15 @@ class ManyFiles:
         except Exception as error:  # noqa: BLE001 - as the interceptor does for a call of one file
             self._add(file)
             log.error("defect", **describe(error))  # noqa: TRY400 - it would log the text
-            return failure_to_proto(
-                file.name,
-                ServiceError(Reason.INTERNAL_ERROR, "A defect of the service. Report it with the request id."),
-            )
+            return failure_to_proto(file.name, defect())
         self._add(file, sop_instance_uid=stored.tags.sop_instance_uid if self._keeps_instances else "")
         return UploadMultipleResponse(**stored_to_fields(file.name, stored))
 
     def _add(self, file: UploadedFile, *, sop_instance_uid: str = "") -> None:
         if file.path:
             self._medium.add(file.path, sop_instance_uid=sop_instance_uid)
+
+
+def defect() -> ServiceError:
+    """The error for what nobody foresaw: no exception's text may reach a client."""
+    return ServiceError(Reason.INTERNAL_ERROR, "A defect of the service. Report it with the request id.")

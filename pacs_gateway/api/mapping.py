@@ -25,6 +25,13 @@ _MESSAGES = {
 }
 
 
+def keyword_of(name: str) -> str:
+    """The DICOM keyword of a field of DicomTags."""
+    field = "dicom_patient_id" if name == "patient_id" else name
+    keyword: str = dicom_tags_pb2.DicomTags.DESCRIPTOR.fields_by_name[field].json_name
+    return keyword
+
+
 def tags_to_proto(tags: DicomTags) -> dicom_tags_pb2.DicomTags:
     """The tags as a message."""
     fields = {name: getattr(tags, name) for name in DicomTags.__dataclass_fields__}
@@ -49,9 +56,9 @@ def stored_to_fields(name: str, file: StoredFile) -> dict[str, Any]:
 
 
 def failure_to_proto(name: str, error: ServiceError) -> upload_service_pb2.UploadMultipleResponse:
-    """What became of a file that failed; its metadata also names the wrong values, where the error is of that kind."""
+    """What became of a file that failed."""
     return upload_service_pb2.UploadMultipleResponse(
-        success=False, message=error.message, filename=name, status=_FAILED, error=_error_to_proto(error)
+        success=False, message=error.message, filename=name, status=_FAILED, error=error_to_proto(error)
     )
 
 
@@ -62,7 +69,7 @@ def skipped_to_proto(name: str, error: ServiceError) -> upload_service_pb2.Uploa
         message="No DICOM file: it was passed over.",
         filename=name,
         status=_SKIPPED,
-        error=_error_to_proto(error),
+        error=error_to_proto(error),
     )
 
 
@@ -78,7 +85,7 @@ def directory_to_proto(report: DirectoryReport | ServiceError) -> upload_service
     )
     if not report.agrees:
         answer.message = "The DICOMDIR and the files differ: check that the medium was copied whole."
-        answer.error.CopyFrom(_error_to_proto(ServiceError(Reason.DIRECTORY_MISMATCH, answer.message)))
+        answer.error.CopyFrom(error_to_proto(ServiceError(Reason.DIRECTORY_MISMATCH, answer.message)))
         answer.directory.CopyFrom(
             upload_service_pb2.DirectoryReport(
                 missing=report.missing,
@@ -90,7 +97,8 @@ def directory_to_proto(report: DirectoryReport | ServiceError) -> upload_service
     return answer
 
 
-def _error_to_proto(error: ServiceError) -> upload_service_pb2.UploadError:
+def error_to_proto(error: ServiceError) -> upload_service_pb2.UploadError:
+    """The error of one file of many; its metadata also names the wrong values, where it is of that kind."""
     violations = {violation.field: violation.description for violation in error.violations}
     return upload_service_pb2.UploadError(
         code=code_of(error), reason=error.reason.value, message=error.message, metadata=error.metadata | violations

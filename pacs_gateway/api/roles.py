@@ -18,6 +18,7 @@ _KEEPERS: Final = frozenset({Role.ADMIN, Role.SERVICE})
 ROLES: Final = {
     "/ris.pacs.v1.UploadService/Upload": _UPLOADERS,
     "/ris.pacs.v1.UploadService/UploadMultiple": _UPLOADERS,
+    "/ris.pacs.v1.UploadService/Preflight": _UPLOADERS,
     "/ris.pacs.v1.UploadService/ListUploadLogs": _UPLOADERS,
     "/ris.pacs.v1.UploadService/GetUploadLog": _UPLOADERS,
     "/ris.pacs.v1.StudyService/ListStudies": EVERY_ROLE,

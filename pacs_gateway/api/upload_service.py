@@ -10,10 +10,12 @@ from pacs_gateway.api.fields import Fields
 from pacs_gateway.api.many_files import ManyFiles
 from pacs_gateway.api.mapping import log_to_proto, stored_to_fields
 from pacs_gateway.api.paging import next_page_token, page_request
+from pacs_gateway.api.preflight import preflight_answers
 from pacs_gateway.api.roles import OVERWRITERS, expect_role
 from pacs_gateway.domain.tags import Edits, RecordReason
 from pacs_gateway.domain.upload import OnConflict, PatientMatch, UploadOptions, UploadSource
 from pacs_gateway.domain.upload_log import UploadLogFilter, UploadStatus
+from pacs_gateway.use_cases.preflight import Preflight
 from pacs_gateway.use_cases.upload_logs import UploadLogBook
 from pacs_gateway.use_cases.uploads import Uploads
 from ris.pacs.v1 import upload_service_pb2, upload_service_pb2_grpc
@@ -22,7 +24,7 @@ from service_runtime.streams import open_upload
 from service_runtime.uploads import ArchiveLimits, UploadLimits
 
 _Context = ServicerContext[Any, Any]
-_Options = Any  # either of the two requests: their options are the same
+_Options = Any  # any of the requests that bring files: their options are the same
 # The fields of the requests that replace one attribute, and the fields of Edits that they become.
 _ATTRIBUTES = {
     "dicom_patient_id": "patient_id",
@@ -73,6 +75,15 @@ class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
         upload = await self._uploads.open(options, by=CALLER.get().user_id)
         files = ManyFiles(upload, self._uploads.tag_service, keeps_instances=not options.edits.force)
         async for answer in files.answers(reader):
+            yield answer
+
+    async def Preflight(  # noqa: N802
+        self, request_iterator: AsyncIterator[upload_service_pb2.PreflightRequest], context: _Context
+    ) -> AsyncIterator[upload_service_pb2.PreflightResponse]:
+        """Says what an upload of many files would come to."""
+        first, reader = await open_upload(request_iterator, context, self._limits, archives=self._archives)
+        preflight = await Preflight.of(self._uploads, _options(first))
+        async for answer in preflight_answers(preflight, reader):
             yield answer
 
     async def ListUploadLogs(  # noqa: N802

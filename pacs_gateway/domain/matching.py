@@ -19,9 +19,29 @@ def edits_of(options: UploadOptions, patient: Patient | None) -> Edits:
     return options.edits.coerced_to(
         patient_id=patient.mrn,
         name=patient.full_name,
-        birth_date=f"{patient.birth_date:%Y%m%d}" if patient.birth_date else "",
+        birth_date=birth_date_of(patient),
         sex=patient.sex,
     )
+
+
+def birth_date_of(patient: Patient) -> str:
+    """The patient's birth date as a DA value, "" where it is not known."""
+    return f"{patient.birth_date:%Y%m%d}" if patient.birth_date else ""
+
+
+def is_patients(tags: DicomTags, patient: Patient) -> bool:
+    """Whether the file says that it is the patient's."""
+    return tags.patient_id == patient.mrn
+
+
+def expect_patients(tags: DicomTags, patient: Patient) -> None:
+    """Raises PATIENT_MISMATCH where the file says that it is another patient's."""
+    if not is_patients(tags, patient):
+        raise ServiceError(
+            Reason.PATIENT_MISMATCH,
+            "The file's PatientID is not the MRN of the patient that the upload names. Check whose file it is; "
+            "patient_match=COERCE rewrites it to this patient's.",
+        )
 
 
 def expect_identifiers(tags: DicomTags) -> None:

@@ -7,6 +7,7 @@ from pacs_gateway.domain.ledger import LedgerFile, Step
 from pacs_gateway.domain.matching import (
     expect_identifiers,
     expect_of_patient,
+    expect_patients,
     is_study_of,
     other_patient,
     provisional_patient,
@@ -72,11 +73,31 @@ class Filing:
             raise other_patient()
         return Accepted(replace(entry, upload_log_id=known.id), original, tags, patient, order, known_to_ledger=False)
 
+    async def expect_acceptable(self, tags: DicomTags) -> None:
+        """Raises what `accept` would of a file with these tags as edited, and writes nothing."""
+        expect_identifiers(tags)
+        async with self._database.begin() as work:
+            patient = await self._known_patient(work, tags) or self._new_patient(tags)
+            await self._order_of(work, patient, tags)
+            await self._expect_same_patient(await self._known_log(work, tags.study_instance_uid), patient, tags)
+
+    async def candidates(self, tags: DicomTags) -> tuple[Patient | None, Order | None]:
+        """The patient and the order that a file with these tags would be held against, whether it fits them or not."""
+        async with self._database.begin() as work:
+            patient, order = self._patient, self._order
+            if patient is None and tags.patient_id:
+                patient = (await work.patients.by_mrn([tags.patient_id])).get(tags.patient_id)
+            if order is None and tags.accession_number:
+                order = await work.orders.by_accession(tags.accession_number)
+        return patient, order
+
     async def _begin_study(self, original: DicomTags, tags: DicomTags, entry: LedgerFile) -> Accepted:
         uid = tags.study_instance_uid
         async with self._database.begin() as work:
             await work.lock_study(uid)
-            patient = await self._known_patient(work, tags) or await self._new_patient(work, tags)
+            patient = await self._known_patient(work, tags)
+            if patient is None:
+                patient = await work.patients.make_provisional(self._new_patient(tags))
             order = await self._order_of(work, patient, tags)
             known = await self._known_log(work, uid)
             await self._expect_same_patient(known, patient, tags)
@@ -97,12 +118,8 @@ class Filing:
         """The patient that the upload names, else the one of the RIS with the file's PatientID, if there is one."""
         if self._patient is not None:
             # Also after COERCE, which an edit may have undone.
-            if self._options.patient_match is not PatientMatch.ACCEPT and tags.patient_id != self._patient.mrn:
-                raise ServiceError(
-                    Reason.PATIENT_MISMATCH,
-                    "The file's PatientID is not the MRN of the patient that the upload names. Check whose file it is; "
-                    "patient_match=COERCE rewrites it to this patient's.",
-                )
+            if self._options.patient_match is not PatientMatch.ACCEPT:
+                expect_patients(tags, self._patient)
             return await as_it_is_now(work, self._patient)
         if not tags.patient_id:
             raise ServiceError(
@@ -110,14 +127,14 @@ class Filing:
             )
         return (await work.patients.by_mrn([tags.patient_id])).get(tags.patient_id)
 
-    async def _new_patient(self, work: UnitOfWork, tags: DicomTags) -> Patient:
+    def _new_patient(self, tags: DicomTags) -> Patient:
         if self._unknown is UnknownPatients.REJECT:
             raise ServiceError(
                 Reason.PATIENT_UNKNOWN,
                 "The RIS has no patient with the file's PatientID. Register the patient first, or name one with "
                 "patient_id.",
             )
-        return await work.patients.make_provisional(provisional_patient(tags))
+        return provisional_patient(tags)
 
     async def _order_of(self, work: UnitOfWork, patient: Patient, tags: DicomTags) -> Order | None:
         """The order that the upload names, else the one with the file's AccessionNumber. Both must be the patient's."""

@@ -50,6 +50,11 @@ class Uploads:
 
         Raises PATIENT_NOT_FOUND, ORDER_NOT_FOUND and ORDER_PATIENT_MISMATCH for what the options name.
         """
+        patient, order = await self.named_by(options)
+        return Upload(self, options, by=by, patient=patient, order=order)
+
+    async def named_by(self, options: UploadOptions) -> tuple[Patient | None, Order | None]:
+        """The patient and the order that the options name. Raises as `open`."""
         patient = order = None
         async with self.database.begin() as work:
             if options.patient_id is not None:
@@ -62,7 +67,7 @@ class Uploads:
                     raise not_found(Reason.ORDER_NOT_FOUND, "order", str(options.order_id))
         if patient is not None and order is not None:
             expect_of_patient(order, patient)
-        return Upload(self, options, by=by, patient=patient, order=order)
+        return patient, order
 
 
 class Upload:

@@ -74,6 +74,7 @@ REGISTRY = "/api/v1/registry"
 ROUTES = {
     "ris.pacs.v1.UploadService.Upload": ("post", f"{DICOM}/upload", "file", "", True, False),
     "ris.pacs.v1.UploadService.UploadMultiple": ("post", f"{DICOM}/upload-multiple", "file", "", True, True),
+    "ris.pacs.v1.UploadService.Preflight": ("post", f"{DICOM}/preflight", "file", "", True, True),
     "ris.pacs.v1.UploadService.ListUploadLogs": ("get", f"{DICOM}/upload-logs", "", "", False, False),
     "ris.pacs.v1.UploadService.GetUploadLog": ("get", f"{DICOM}/upload-logs/{{id}}", "", "", False, False),
     "ris.tags.v1.TagService.ReadTags": ("post", f"{DICOM}/read-tags", "file", "", True, False),
@@ -157,6 +158,7 @@ def test_json_name_is_a_dicom_keyword_or_snake_case(field: FieldDescriptor) -> N
         (upload_service_pb2.UploadLog, UPLOAD_LOG),
         (upload_service_pb2.UploadRequest, UPLOAD_OPTIONS),
         (upload_service_pb2.UploadMultipleRequest, UPLOAD_OPTIONS),
+        (upload_service_pb2.PreflightRequest, UPLOAD_OPTIONS),
         (tag_service_pb2.ModifyTagsRequest, EDITS),
         (study_service_pb2.Study, STUDY),
         (study_service_pb2.ListStudiesResponse, "studies next_page_token total_size"),
@@ -183,6 +185,16 @@ def test_edits_are_the_same_wherever_they_can_be_asked_for() -> None:
     assert len(expected) == len(EDITS.split()) + 1
     assert edits_of(upload_service_pb2.UploadRequest.DESCRIPTOR) == expected
     assert edits_of(upload_service_pb2.UploadMultipleRequest.DESCRIPTOR) == expected
+
+
+def test_preflight_takes_the_request_of_the_upload() -> None:
+    """Every option of UploadMultiple can be sent to Preflight, in the same field."""
+
+    def fields_of(message: Descriptor) -> list[tuple[object, ...]]:
+        return [(f.number, f.json_name, f.type, f.is_repeated, f.has_presence) for f in message.fields]
+
+    expected = fields_of(upload_service_pb2.UploadMultipleRequest.DESCRIPTOR)
+    assert fields_of(upload_service_pb2.PreflightRequest.DESCRIPTOR) == expected
 
 
 def test_every_rpc_has_its_route_and_every_route_its_rpc() -> None:

@@ -18,6 +18,7 @@ from tests.unit.pacs_gateway.hooks import raising
 MATRIX = {
     "UploadService/Upload": "A R T v S",
     "UploadService/UploadMultiple": "A R T v S",
+    "UploadService/Preflight": "A R T v S",
     "UploadService/ListUploadLogs": "A R T v S",
     "UploadService/GetUploadLog": "A R T v S",
     "StudyService/ListStudies": "A R T V S",
