@@ -6,8 +6,7 @@ import structlog
 
 from pacs_gateway.api.mapping import directory_to_proto, failure_to_proto, skipped_to_proto, stored_to_fields
 from pacs_gateway.domain.media import is_directory
-from pacs_gateway.use_cases.media import Medium
-from pacs_gateway.use_cases.ports import TagService
+from pacs_gateway.use_cases.media import DirectoryReader, Medium
 from pacs_gateway.use_cases.uploads import Upload
 from ris.pacs.v1.upload_service_pb2 import UploadMultipleResponse
 from service_runtime.errors import Reason, ServiceError
@@ -23,12 +22,12 @@ NO_DICOM = frozenset({Reason.NOT_DICOM, Reason.EMPTY_FILE})
 class ManyFiles:
     """Stores the files of one upload. `keeps_instances`: its edits give no file another SOPInstanceUID."""
 
-    def __init__(self, upload: Upload, tag_service: TagService, *, keeps_instances: bool) -> None:
+    def __init__(self, upload: Upload, directories: DirectoryReader, *, keeps_instances: bool) -> None:
         self._upload = upload
-        self._tag_service = tag_service
+        self._directories = directories
         self._keeps_instances = keeps_instances
         self._archive = 0
-        self._medium = Medium(tag_service)
+        self._medium = Medium(directories)
 
     async def answers(self, reader: UploadReader) -> AsyncIterator[UploadMultipleResponse]:
         """An answer for each file, in order, but for DICOMDIRs, whose comes at the end of their archive. Raises what
@@ -57,7 +56,7 @@ class ManyFiles:
         """The answers for the DICOMDIRs of the archive before, unless the file is of the same."""
         if unless and unless == self._archive:
             return
-        ended, self._medium, self._archive = self._medium, Medium(self._tag_service), unless
+        ended, self._medium, self._archive = self._medium, Medium(self._directories), unless
         for report in ended.directories():
             yield directory_to_proto(report)
 

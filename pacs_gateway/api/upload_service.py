@@ -73,7 +73,7 @@ class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
         if not first.upload_source and await reader.begins_with_archive():
             options = replace(options, source=UploadSource.CD_IMPORT)
         upload = await self._uploads.open(options, by=CALLER.get().user_id)
-        files = ManyFiles(upload, self._uploads.tag_service, keeps_instances=not options.edits.force)
+        files = ManyFiles(upload, self._uploads.directories, keeps_instances=not options.edits.force)
         async for answer in files.answers(reader):
             yield answer
 

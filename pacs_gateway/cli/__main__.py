@@ -30,6 +30,14 @@ class Match(StrEnum):
     ACCEPT = "ACCEPT"
 
 
+class OnConflict(StrEnum):
+    """on_conflict, as UploadRequest has it."""
+
+    REJECT = "REJECT"
+    OVERWRITE = "OVERWRITE"
+    KEEP = "KEEP"
+
+
 class Source(StrEnum):
     """upload_source, as UploadRequest has it."""
 
@@ -48,6 +56,9 @@ CaFile = Annotated[Path | None, typer.Option(help="trust these (PEM) in their pl
 Patient = Annotated[str, typer.Option(help="the RIS's patient (UUID); else found by the PatientID of each file")]
 Order = Annotated[str, typer.Option(help="the RIS's order (UUID); else found by the AccessionNumber of each file")]
 MatchOption = Annotated[Match | None, typer.Option(help="what to do with files of another patient than --patient")]
+Conflict = Annotated[
+    OnConflict | None, typer.Option("--on-conflict", help="what to do with other content of what the PACS holds")
+]
 Set = Annotated[list[str] | None, typer.Option("--set", help="PATH=VALUE to set in each file; may be repeated")]
 Remove = Annotated[list[str] | None, typer.Option(help="PATH to remove from each file; may be repeated")]
 ShowPatients = Annotated[bool, typer.Option("--show-patients", help="show whose studies they are")]
@@ -67,6 +78,7 @@ def upload(
     order: Order = "",
     match: MatchOption = None,
     source: Annotated[Source | None, typer.Option(help="where the files come from")] = None,
+    conflict: Conflict = None,
     edits: Set = None,
     remove: Remove = None,
     everything: Annotated[bool, typer.Option("--everything", help="send what does not look like DICOM, too")] = False,
@@ -76,7 +88,9 @@ def upload(
     show_all: ShowAll = False,
 ) -> None:
     """Store files. Those that are stored already count as stored: after a failure, just run it again."""
-    options = _options(patient=patient, order=order, match=match, source=source, edits=edits, remove=remove)
+    options = _options(
+        patient=patient, order=order, match=match, conflict=conflict, source=source, edits=edits, remove=remove
+    )
     try:
         found = find_files(paths, everything=everything)
     except OSError as error:
@@ -111,13 +125,22 @@ def import_cd(
     patient: Patient = "",
     order: Order = "",
     match: MatchOption = None,
+    conflict: Conflict = None,
     edits: Set = None,
     remove: Remove = None,
     show_patients: ShowPatients = False,
     show_all: ShowAll = False,
 ) -> None:
     """Store the files of a CD, and see by its DICOMDIR that they are all there."""
-    options = _options(patient=patient, order=order, match=match, source=Source.CD_IMPORT, edits=edits, remove=remove)
+    options = _options(
+        patient=patient,
+        order=order,
+        match=match,
+        conflict=conflict,
+        source=Source.CD_IMPORT,
+        edits=edits,
+        remove=remove,
+    )
     try:
         files = files_of_cd(path) if path.is_dir() else find_files([path]).files
     except OSError as error:
@@ -179,6 +202,7 @@ def _options(
     patient: str,
     order: str,
     match: Match | None,
+    conflict: OnConflict | None,
     source: Source | None,
     edits: list[str] | None,
     remove: list[str] | None,
@@ -188,6 +212,7 @@ def _options(
         "patient_id": patient,
         "order_id": order,
         "patient_match": match.value if match else "",
+        "on_conflict": conflict.value if conflict else "",
         "upload_source": source.value if source else "",
         "set": edits or [],
         "remove": remove or [],

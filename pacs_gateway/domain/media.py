@@ -54,7 +54,8 @@ def compare(path: str, records: Sequence[DirectoryRecord], files: Iterable[Media
     medium begins: files beside it are none of its.
     """
     root = _key(path).rpartition("/")[0]
-    there = {_key(file.path): file for file in files if not root or _key(file.path).startswith(f"{root}/")}
+    keyed = ((_key(file.path), file) for file in files)
+    there = {key: file for key, file in keyed if not root or key.startswith(f"{root}/")}
     named = {_key(f"{root}/{record.file_id}" if root else record.file_id): record for record in records}
     missing = [record.file_id for key, record in named.items() if key not in there]
     unlisted = [file.path for key, file in there.items() if key not in named]

@@ -47,9 +47,7 @@ class TagService(Protocol):
         """The edited file. It is complete only when the iteration ends; with no edits it is checked all the same."""
 
     async def read_directory(self, chunks: AsyncIterable[bytes]) -> Sequence[DirectoryRecord]:
-        """The files that a DICOMDIR names, in order; none where the file is no DICOMDIR. Reads all of `chunks`, whose
-        size the caller bounds.
-        """
+        """The files that a DICOMDIR names, in order; none where the file is no DICOMDIR. The caller bounds its size."""
 
     async def check(self) -> str:
         """Returns "" when tag_service is ready; raises TAG_SERVICE_UNAVAILABLE."""

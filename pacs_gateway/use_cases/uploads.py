@@ -19,6 +19,7 @@ from pacs_gateway.domain.registry import Order, Patient
 from pacs_gateway.domain.tags import DicomTags
 from pacs_gateway.domain.upload import StoredFile, UnknownPatients, UploadOptions
 from pacs_gateway.use_cases.filing import Accepted, Filing
+from pacs_gateway.use_cases.media import DirectoryReader
 from pacs_gateway.use_cases.ports import Clock, Database, Pacs, TagService
 from pacs_gateway.use_cases.storing import Storing
 from pacs_gateway.use_cases.streams import Incoming, Keeping, Replayable, to_the_end
@@ -44,6 +45,7 @@ class Uploads:
         self.clock = clock
         self.unknown = unknown
         self.keeping = keeping
+        self.directories = DirectoryReader(tag_service, keeping)
 
     async def open(self, options: UploadOptions, *, by: UUID) -> "Upload":
         """An upload of one or more files by a user.

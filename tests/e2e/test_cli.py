@@ -95,6 +95,11 @@ async def test_options_edit_and_coerce(cli, client: Client, admin: Client, tmp_p
     assert ended.status == 0, ended
     log = await client.log(file.study_uid)
     assert (log["modified_patient_id"], log["upload_source"]) == (patient.mrn, "api")
+    other = ("upload", tmp_path / "x.dcm", "--patient", patient.id, "--match", "COERCE")
+    for more, status, said in ((), 1, "INSTANCE_CONFLICT"), (("--on-conflict", "KEEP"), 0, "1 kept"):
+        ended = await cli(*other, *more)
+        assert ended.status == status, ended
+        assert said in ended.out
 
 
 async def test_a_cd_is_imported_from_a_folder_and_from_an_archive(cli, tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ class FakeTagService:
         """What a toy DICOMDIR names: a line for each file, its path and its SOPInstanceUID."""
         await self.hooks.reach("read")
         lines = b"".join([chunk async for chunk in chunks]).decode().splitlines()
-        return [DirectoryRecord(*line.split()) for line in lines]
+        return [DirectoryRecord(*line.split()) for line in lines if line]
 
     def _stamp(self, edits: Edits) -> bytes:
         if not self.stamping or edits.is_empty:

@@ -195,3 +195,10 @@ async def test_a_dicomdir_that_cannot_be_read_fails_alone(world: World) -> None:
     world.tag_service.hooks.at("read", raising(lambda: RuntimeError("defect")))
     answers = await imported(world, directory(I1="1"))
     assert told(answers) == [("DICOMDIR", "failed", "INTERNAL_ERROR")]
+
+
+async def test_dicomdirs_take_bounded_room(world: World) -> None:
+    """So many DICOMDIRs are held for an archive and no more; the others are told, and nothing else fails."""
+    answers = await imported(world, *(Entry(f"{number}/DICOMDIR", b"A 1\n") for number in range(10)))
+    assert [one.error.reason for one in answers] == ["DIRECTORY_MISMATCH"] * 8 + ["STRUCTURE_LIMIT"] * 2
+    assert answers[-1].error.metadata["limit"] == "DICOMDIR files"
