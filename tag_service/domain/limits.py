@@ -6,7 +6,7 @@ MIB = 1024 * 1024
 GIB = 1024 * MIB
 # File meta information (PS3.10 7.1) has about ten elements and a few hundred bytes. Whoever edits a file holds it.
 META_ELEMENTS = 1000
-META_BYTES = 4 * MIB
+META_BYTES = 16 * MIB
 
 
 @dataclass(frozen=True, slots=True)
