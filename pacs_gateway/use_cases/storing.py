@@ -206,8 +206,10 @@ class Storing:
         for alone in (False, True):
             async with self._database.begin() as work:
                 await (work.lock_study(uid) if alone else work.share_study(uid))
-                patient = await as_it_is_now(work, accepted.patient)
                 known = (await work.upload_logs.by_study([uid])).get(uid)
+                patient = accepted.patient
+                if known is None or known.patient_id != patient.id:
+                    patient = await as_it_is_now(work, patient)
                 holds_files = known is not None and known.holds_files
                 if known is not None and holds_files and not is_study_of(known, patient, accepted.tags):
                     raise other_patient()

@@ -200,6 +200,34 @@ async def test_the_ledger_is_written_though_all_connections_are_taken(migrated: 
         await database.close()
 
 
+async def test_who_waits_for_the_registry_holds_no_log_meanwhile(world: World) -> None:
+    """While the RIS changes its patients, the ledger waits without a lock that the RIS's change may need: they cannot
+    deadlock.
+    """
+    async with connected(world.url) as registry, connected(world.url) as other:
+        async with registry.transaction():
+            await registry.execute("SELECT pg_advisory_xact_lock(1, 1)")
+            writing = asyncio.create_task(world.write(verified(file_of(world.log, 1))))
+            await asyncio.sleep(0.2)
+            assert not writing.done()
+            async with asyncio.timeout(1):
+                await other.execute("UPDATE dicom_upload_logs SET error_message = 'mark'")
+        await writing
+    assert (await world.stands())[:2] == ("success", 1)
+
+
+async def test_a_connection_that_broke_is_no_loss(world: World) -> None:
+    """A step whose connection the server closed meanwhile is written over another one."""
+    await world.write(file_of(world.log, 1))
+    async with connected(world.url) as connection:
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    await world.write(file_of(world.log, 2))
+    assert await _count_files(world.url) == 2
+
+
 async def test_a_file_tells_of_its_study(world: World) -> None:
     """The facts that come with a file are in the log, with it; texts are cut to their columns."""
     facts = StudyFacts("o-1", None, tags_modified=True, modified_patient_id="M", modified_patient_name="N" * 300)

@@ -73,9 +73,9 @@ class PostgresDatabase:
         """`url` is postgresql://...; raises ValueError where it is not. At most `pool_size` connections are made, and
         one more for the ledger, the first one at the first use.
         """
-        self._engine = _engine(url, pool_size)
-        # One of its own: those who wait for the ledger may hold all the others meanwhile.
-        self._ledger_engine = _engine(url, 1)
+        self._engine = _engine(url, pool_size, ping=True)
+        # A connection of its own: those who wait for the ledger may hold all the others meanwhile.
+        self._ledger_engine = _engine(url, 1, ping=False)
         self.ledger = PostgresGroupLedger(self._ledger_engine)
 
     async def close(self) -> None:
@@ -109,13 +109,13 @@ class PostgresDatabase:
         return str(version)
 
 
-def _engine(url: str, pool_size: int) -> AsyncEngine:
+def _engine(url: str, pool_size: int, *, ping: bool) -> AsyncEngine:
     return create_async_engine(
         "postgresql+asyncpg://",
         async_creator=connector(url, settings=SERVER_LIMITS),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=_POOL_SECONDS,
-        pool_pre_ping=True,
+        pool_pre_ping=ping,
         pool_use_lifo=True,
     )

@@ -10,6 +10,7 @@ from pacs_gateway.adapters.db.group_writer import GroupWriter
 from pacs_gateway.adapters.db.ledger import write_steps
 from pacs_gateway.adapters.db.session import Session
 from pacs_gateway.domain.ledger import LedgerFile, Step
+from service_runtime.errors import ServiceError
 
 # More than a process can have under way. Entries past it are found by their age.
 _MOST_ABANDONED: Final = 100_000
@@ -38,6 +39,15 @@ class PostgresGroupLedger:
         await self._writer.close()
 
     async def _write_all(self, steps: Sequence[Step]) -> Sequence[Sequence[LedgerFile]]:
+        """A step may be written twice: so a connection need not be looked at before it is used, nor a deadlock with
+        another gateway be ruled out.
+        """
+        try:
+            return await self._attempt(steps)
+        except ServiceError:
+            return await self._attempt(steps)
+
+    async def _attempt(self, steps: Sequence[Step]) -> Sequence[Sequence[LedgerFile]]:
         session = await Session.open(self._engine)
         try:
             rivals = await write_steps(session, steps, self.gateway_id)

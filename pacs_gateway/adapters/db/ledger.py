@@ -1,31 +1,65 @@
 """The ledger: an entry for each file of each upload, and what the logs of the studies count by them.
 
-A group of steps is written with a few statements, however many files and studies it is of. The logs' rows are locked
-first, in one order, so that whoever writes sees what all others have written to the same logs.
+A group of steps is written with a few statements, however many files and studies it is of. Before a log is counted anew
+its row is locked, those of a group in one order, so that whoever counts sees what all others have written.
 """
 
 from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, and_, bindparam, exists, or_, select, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import BigInteger, Boolean, DateTime, Row, Uuid, and_, bindparam, select, text, update
 
 from pacs_gateway.adapters.db.models import dicom_upload_files as files
 from pacs_gateway.adapters.db.models import dicom_upload_logs as logs
 from pacs_gateway.adapters.db.orders import PostgresOrders
-from pacs_gateway.adapters.db.session import Session
+from pacs_gateway.adapters.db.session import SHARE_REGISTRY, Session
 from pacs_gateway.adapters.db.texts import cleaned, fitted
-from pacs_gateway.adapters.db.upserts import one_of
-from pacs_gateway.domain.ledger import OPEN, Content, FileState, LedgerFile, Step
-from pacs_gateway.domain.upload_log import Standing, UploadStatus
+from pacs_gateway.domain.ledger import Content, FileState, LedgerFile, Step
+from pacs_gateway.domain.upload_log import Standing
 
 # Other entries of an instance that are looked at; one that was sent more often is no longer sent by mistake.
 _MOST_ENTRIES: Final = 100
 
-_LOCK_LOGS: Final = text(
-    "SELECT id FROM dicom_upload_logs WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE"
-)
+_TYPES: Final = {Uuid: "uuid", BigInteger: "bigint", Boolean: "bool", DateTime: "timestamptz"}
+_WRITTEN: Final = tuple(column for column in files.columns if column.name != "is_current")
+_NAMES: Final = ", ".join(column.name for column in _WRITTEN)
+_ARRAYS: Final = ", ".join(f"CAST(:{column.name} AS {_TYPES.get(type(column.type), 'text')}[])" for column in _WRITTEN)
+_CHANGED: Final = ", ".join(f"{column.name} = excluded.{column.name}" for column in _WRITTEN if column.name != "id")
+# What was seen in the PACS is not unseen by a gateway that does not know of it.
+_UPSERT: Final = f"""
+    INSERT INTO dicom_upload_files ({_NAMES}) SELECT * FROM unnest({_ARRAYS})
+        ON CONFLICT (id) DO UPDATE SET {_CHANGED}
+     WHERE dicom_upload_files.state <> 'verified' OR excluded.state = 'verified'
+ RETURNING *"""  # noqa: S608 - the names are those of the table
+# Files on their way. The others of their instances, which are read as they were before, come of other groups.
+_BEGIN: Final = text(f"""
+WITH new AS ({_UPSERT}),
+begun AS (
+    UPDATE dicom_upload_logs log
+       SET upload_status = 'in_progress', uploaded_at = new.received_at, uploaded_by_id = new.uploaded_by_id,
+           upload_source = new.upload_source
+      FROM (SELECT DISTINCT ON (upload_log_id) * FROM new ORDER BY upload_log_id, received_at DESC) AS new
+     WHERE log.id = new.upload_log_id AND new.state IN ('received', 'stored'))
+SELECT file.* FROM dicom_upload_files file
+ WHERE file.orthanc_id = ANY(CAST(:instances AS text[])) AND file.id <> ALL(CAST(:id AS uuid[]))
+   AND file.stored_md5 <> '' AND (file.state IN ('received', 'stored') OR (file.is_current AND file.state = 'verified'))
+ ORDER BY file.received_at DESC, file.id LIMIT {_MOST_ENTRIES}
+""")  # noqa: S608
+# Files whose fate is known. What was left open has come to nothing, where another of its instance is in the PACS.
+_FINISH: Final = text(f"""
+WITH new AS ({_UPSERT})
+UPDATE dicom_upload_files file SET state = 'failed', finished_at = new.finished_at
+  FROM new
+ WHERE new.state = 'verified' AND file.orthanc_id = new.orthanc_id AND file.id <> new.id
+   AND file.state IN ('received', 'stored') AND file.gateway_id IS NULL
+""")  # noqa: S608
+# The registry is shared first, as everywhere: without a column in it, its condition is looked at before any row is.
+_LOCK_LOGS: Final = text(f"""
+SELECT id, number_of_files, total_size_bytes, is_deleted FROM dicom_upload_logs
+ WHERE id = ANY(CAST(:ids AS uuid[])) AND ({SHARE_REGISTRY})::text IS NOT NULL
+ ORDER BY id FOR NO KEY UPDATE
+""")  # noqa: S608
 # What is known last of an instance counts, but a failure to store again what is stored does not unstore it.
 _COUNT: Final = text("""
 WITH new AS (
@@ -35,7 +69,7 @@ replaced AS (
     UPDATE dicom_upload_files file SET is_current = false FROM new
      WHERE file.is_current AND file.upload_log_id = new.log AND file.sop_instance_uid = new.uid AND file.id <> new.id
        AND (file.state <> 'verified' OR new.verified)
-    RETURNING file.upload_log_id, file.state, file.stored_size_bytes),
+    RETURNING file.id, file.upload_log_id, file.state, file.stored_size_bytes),
 promoted AS (
     UPDATE dicom_upload_files file SET is_current = true FROM new
      WHERE file.id = new.id AND NOT file.is_current AND (file.state = 'verified') = new.verified
@@ -43,28 +77,39 @@ promoted AS (
             SELECT 1 FROM dicom_upload_files held
              WHERE held.is_current AND held.upload_log_id = new.log AND held.sop_instance_uid = new.uid
                AND held.state = 'verified'))
-    RETURNING file.upload_log_id, file.state, file.stored_size_bytes),
+    RETURNING file.upload_log_id, file.state, file.stored_size_bytes, file.error),
 change AS (
     SELECT upload_log_id, sum(number) AS number, sum(number * stored_size_bytes) AS size
       FROM (SELECT upload_log_id, 1 AS number, stored_size_bytes FROM promoted WHERE state = 'verified'
             UNION ALL
             SELECT upload_log_id, -1, stored_size_bytes FROM replaced WHERE state = 'verified') AS counted
      GROUP BY upload_log_id)
-UPDATE dicom_upload_logs log
-   SET number_of_files = CASE WHEN log.is_deleted THEN 0 ELSE log.number_of_files END + change.number,
-       total_size_bytes = CASE WHEN log.is_deleted THEN 0 ELSE log.total_size_bytes END + change.size,
-       is_deleted = false
-  FROM change WHERE log.id = change.upload_log_id
+SELECT log.id, change.number IS NOT NULL AS is_stored, coalesce(change.number, 0) AS number,
+       coalesce(change.size, 0) AS size, failed.number AS failed, failed.reasons,
+       EXISTS (SELECT 1 FROM dicom_upload_files file
+                WHERE file.upload_log_id = log.id AND file.state IN ('received', 'stored')) AS open
+  FROM unnest(CAST(:all_logs AS uuid[])) AS log (id)
+  LEFT JOIN change ON change.upload_log_id = log.id
+  LEFT JOIN LATERAL (
+       SELECT count(*) AS number, array_agg(DISTINCT error ORDER BY error) AS reasons
+         FROM (SELECT file.error FROM dicom_upload_files file
+                WHERE file.upload_log_id = log.id AND file.is_current AND file.state = 'failed'
+                  AND file.id NOT IN (SELECT id FROM replaced)
+               UNION ALL
+               SELECT error FROM promoted WHERE upload_log_id = log.id AND state = 'failed') AS counted) failed ON true
 """)
-# What was left open has come to nothing, where another upload of the instance is seen in the PACS.
-_SETTLE: Final = (
-    update(files)
-    .where(
-        files.c.orthanc_id == bindparam("instance"),
-        files.c.state.in_([state.value for state in OPEN]),
-        files.c.gateway_id.is_(None),
+_STAND: Final = (
+    update(logs)
+    .where(logs.c.id == bindparam("log"))
+    .values(
+        number_of_files=bindparam("number"),
+        total_size_bytes=bindparam("size"),
+        is_deleted=bindparam("deleted"),
+        upload_status=bindparam("status"),
+        error_message=bindparam("message"),
+        upload_duration_seconds=logs.c.upload_duration_seconds + bindparam("seconds"),
+        file_names_stale=True,
     )
-    .values(state=FileState.FAILED.value, finished_at=bindparam("at"))
 )
 _FORGET_INSTANCE: Final = text("""
 WITH gone AS (
@@ -76,53 +121,6 @@ UPDATE dicom_upload_logs log
        file_names_stale = true
   FROM gone WHERE log.id = gone.upload_log_id AND NOT log.is_deleted
 """)
-_STANDING: Final = text("""
-SELECT log.id, log.number_of_files, log.total_size_bytes, log.is_deleted, failed.number AS failed, failed.reasons,
-       EXISTS (SELECT 1 FROM dicom_upload_files file
-                WHERE file.upload_log_id = log.id AND file.state IN ('received', 'stored')) AS open
-  FROM dicom_upload_logs log
-  LEFT JOIN LATERAL (
-       SELECT count(*) AS number, array_agg(DISTINCT file.error ORDER BY file.error) AS reasons
-         FROM dicom_upload_files file
-        WHERE file.upload_log_id = log.id AND file.is_current AND file.state = 'failed') failed ON true
- WHERE log.id = ANY(CAST(:ids AS uuid[]))
-""")
-_STAND: Final = (
-    update(logs)
-    .where(logs.c.id == bindparam("log"))
-    .values(
-        number_of_files=bindparam("number"),
-        total_size_bytes=bindparam("size"),
-        upload_status=bindparam("status"),
-        error_message=bindparam("message"),
-        upload_duration_seconds=logs.c.upload_duration_seconds + bindparam("seconds"),
-        file_names_stale=True,
-    )
-)
-_BEGIN: Final = (
-    update(logs)
-    .where(
-        logs.c.id == bindparam("log"),
-        exists().where(files.c.id == bindparam("file"), files.c.state.in_([state.value for state in OPEN])),
-    )
-    .values(
-        upload_status=UploadStatus.IN_PROGRESS.value,
-        uploaded_at=bindparam("at"),
-        uploaded_by_id=bindparam("by"),
-        upload_source=bindparam("source"),
-    )
-)
-_insert = insert(files)
-_UPSERT: Final = _insert.on_conflict_do_update(
-    index_elements=["id"],
-    set_={
-        column.name: _insert.excluded[column.name]
-        for column in files.columns
-        if column.name not in {"id", "is_current"}
-    },
-    # What was seen in the PACS is not unseen by a gateway that does not know of it.
-    where=or_(files.c.state != FileState.VERIFIED.value, _insert.excluded.state == FileState.VERIFIED.value),
-)
 
 
 class PostgresLedger:
@@ -138,7 +136,9 @@ class PostgresLedger:
 
     async def of_instance(self, orthanc_id: str) -> Sequence[LedgerFile]:
         """Entries of an instance of which all has come, the newest first."""
-        return await _of_instances(self._session, [orthanc_id], live_only=False)
+        found = select(files).where(files.c.orthanc_id == orthanc_id, files.c.stored_md5 != "")
+        found = found.order_by(files.c.received_at.desc(), files.c.id).limit(_MOST_ENTRIES)
+        return [_file(row) for row in (await self._session.execute(found)).all()]
 
     async def counts(self, orthanc_id: str) -> bool:
         """Whether a log counts the instance as stored."""
@@ -161,26 +161,74 @@ class PostgresLedger:
 
 async def write_steps(session: Session, steps: Sequence[Step], gateway_id: UUID) -> list[list[LedgerFile]]:
     """Adds steps, in order. For each the other entries of its instance that are open, or counted as stored, and of
-    which all has come; () for one that is finished.
+    which all has come; none for one that is finished.
     """
-    await session.share_registry()
-    await session.execute(_LOCK_LOGS, {"ids": sorted({log for step in steps if (log := step.file.upload_log_id)})})
-    await session.execute(_UPSERT, [_row(step.file, gateway_id) for step in steps])
-    begun = {log: step.file for step in steps if step.file.is_open and (log := step.file.upload_log_id)}
-    if begun:
-        await session.execute(_BEGIN, [_begin(log, begun[log]) for log in sorted(begun)])
-    await _write_facts(session, steps)
-    if verified := [step.file for step in steps if step.file.state is FileState.VERIFIED]:
-        await session.execute(_SETTLE, [{"instance": file.orthanc_id, "at": file.finished_at} for file in verified])
-    await _count(session, [step for step in steps if not step.file.is_open])
-    instances = {step.file.orthanc_id for step in steps if step.file.is_open and step.file.stored.md5}
-    rivals = await _of_instances(session, sorted(instances), live_only=True) if instances else []
+    rivals = await _begin(session, [step.file for step in steps if step.file.is_open], gateway_id)
+    await _finish(session, [step for step in steps if not step.file.is_open], gateway_id)
     return [
         [one for one in rivals if one.orthanc_id == step.file.orthanc_id and one.id != step.file.id]
-        if step.file.is_open
+        if step.file.is_open and step.file.stored.md5
         else []
         for step in steps
     ]
+
+
+async def _begin(session: Session, begun: Sequence[LedgerFile], gateway_id: UUID) -> list[LedgerFile]:
+    """Adds files on their way; all entries that are rivals of any of them, themselves too."""
+    if not begun:
+        return []
+    complete = [file for file in begun if file.stored.md5]
+    values = _columns(begun, gateway_id) | {"instances": sorted({file.orthanc_id for file in complete})}
+    await session.share_registry()
+    found = (await session.execute(_BEGIN, values)).all()
+    return [*complete, *map(_file, found)]
+
+
+async def _finish(session: Session, steps: Sequence[Step], gateway_id: UUID) -> None:
+    """Adds files whose fate is known, and brings their logs up to date."""
+    if not steps:
+        return
+    seconds: dict[UUID, float] = {}
+    for step in steps:
+        if (log := step.file.upload_log_id) is not None:
+            seconds[log] = seconds.get(log, 0.0) + step.seconds
+    known = {row.id: row for row in (await session.execute(_LOCK_LOGS, {"ids": sorted(seconds)})).all()}
+    await session.execute(_FINISH, _columns([step.file for step in steps], gateway_id))
+    await _write_facts(session, steps)
+    rows = (await session.execute(_COUNT, _counted(steps) | {"all_logs": sorted(seconds)})).all()
+    if rows:
+        await session.execute(_STAND, [_stand(row, known[row.id], seconds[row.id]) for row in rows])
+
+
+def _counted(steps: Sequence[Step]) -> dict[str, Any]:
+    """The files that count: of several of one instance, the last that is stored, else the last."""
+    by_instance = {
+        (step.file.upload_log_id, step.file.sop_instance_uid): step.file
+        for step in sorted(steps, key=lambda step: step.file.state is FileState.VERIFIED)
+        if step.file.upload_log_id is not None and step.counts
+    }
+    last = list(by_instance.values())
+    return {
+        "ids": [file.id for file in last],
+        "logs": [file.upload_log_id for file in last],
+        "uids": [cleaned(file.sop_instance_uid) for file in last],
+        "verified": [file.state is FileState.VERIFIED for file in last],
+    }
+
+
+def _stand(row: Row[Any], known: Row[Any], seconds: float) -> dict[str, Any]:
+    number, size = (0, 0) if known.is_deleted else (known.number_of_files, known.total_size_bytes)
+    number, size = number + row.number, int(size + row.size)
+    standing = Standing(stored=number, failed=row.failed, open=int(row.open), reasons=tuple(row.reasons or ()))
+    return {
+        "log": row.id,
+        "number": number,
+        "size": size,
+        "deleted": known.is_deleted and not row.is_stored,
+        "status": standing.status.value,
+        "message": standing.error_message,
+        "seconds": seconds,
+    }
 
 
 async def _write_facts(session: Session, steps: Sequence[Step]) -> None:
@@ -198,69 +246,10 @@ async def _write_facts(session: Session, steps: Sequence[Step]) -> None:
             await PostgresOrders(session).fill(step.order_id, step.order_study)
 
 
-async def _count(session: Session, steps: Sequence[Step]) -> None:
-    """Brings the logs of files whose fate is known up to date."""
-    counted = {
-        (step.file.upload_log_id, step.file.sop_instance_uid): step.file
-        # Of several of one instance, the last that is stored, else the last.
-        for step in sorted(steps, key=lambda step: step.file.state is FileState.VERIFIED)
-        if step.file.upload_log_id is not None and step.counts
-    }
-    if counted:
-        last = list(counted.values())
-        await session.execute(
-            _COUNT,
-            {
-                "ids": [file.id for file in last],
-                "logs": [file.upload_log_id for file in last],
-                "uids": [cleaned(file.sop_instance_uid) for file in last],
-                "verified": [file.state is FileState.VERIFIED for file in last],
-            },
-        )
-    seconds: dict[UUID, float] = {}
-    for step in steps:
-        if (log := step.file.upload_log_id) is not None:
-            seconds[log] = seconds.get(log, 0.0) + step.seconds
-    if not seconds:
-        return
-    rows = (await session.execute(_STANDING, {"ids": sorted(seconds)})).all()
-    await session.execute(_STAND, [_stand(row, seconds[row.id]) for row in sorted(rows, key=lambda row: row.id)])
-
-
-def _stand(row: Row[Any], seconds: float) -> dict[str, Any]:
-    number, size = (0, 0) if row.is_deleted else (row.number_of_files, row.total_size_bytes)
-    standing = Standing(stored=number, failed=row.failed, open=int(row.open), reasons=tuple(row.reasons or ()))
-    return {
-        "log": row.id,
-        "number": number,
-        "size": size,
-        "status": standing.status.value,
-        "message": standing.error_message,
-        "seconds": seconds,
-    }
-
-
-async def _of_instances(session: Session, orthanc_ids: Sequence[str], *, live_only: bool) -> list[LedgerFile]:
-    found = select(files).where(one_of(files.c.orthanc_id, orthanc_ids), files.c.stored_md5 != "")
-    if live_only:
-        found = found.where(
-            or_(
-                files.c.state.in_([state.value for state in OPEN]),
-                and_(files.c.is_current, files.c.state == FileState.VERIFIED.value),
-            )
-        )
-    found = found.order_by(files.c.received_at.desc(), files.c.id).limit(_MOST_ENTRIES * len(orthanc_ids))
-    return [_file(row) for row in (await session.execute(found)).all()]
-
-
-def _begin(log: UUID, file: LedgerFile) -> dict[str, Any]:
-    return {
-        "log": log,
-        "file": file.id,
-        "at": file.received_at,
-        "by": file.uploaded_by_id,
-        "source": file.upload_source,
-    }
+def _columns(entries: Sequence[LedgerFile], gateway_id: UUID) -> dict[str, Any]:
+    """The values of each column, one for each entry."""
+    rows = [_row(file, gateway_id) for file in entries]
+    return {column.name: [row[column.name] for row in rows] for column in _WRITTEN}
 
 
 def _row(file: LedgerFile, gateway_id: UUID) -> dict[str, Any]:

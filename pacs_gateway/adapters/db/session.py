@@ -24,7 +24,8 @@ _ROLLBACK_SECONDS: Final = 2
 # Locks of whole areas. Those of studies are single 64-bit keys and never meet these pairs.
 _REGISTRY: Final = "1, 1"
 _USERS: Final = "1, 2"
-_SHARE_REGISTRY = text(f"SELECT pg_advisory_xact_lock_shared({_REGISTRY})")
+SHARE_REGISTRY: Final = f"SELECT pg_advisory_xact_lock_shared({_REGISTRY})"
+_SHARE_REGISTRY = text(SHARE_REGISTRY)
 _OWN_REGISTRY = text(f"SELECT pg_advisory_xact_lock({_REGISTRY})")
 _OWN_USERS = text(f"SELECT pg_advisory_xact_lock({_USERS})")
 _LOCK_STUDY = text("SELECT pg_advisory_xact_lock(hashtextextended(:study_uid, 0))")

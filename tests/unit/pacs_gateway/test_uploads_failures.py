@@ -13,6 +13,7 @@ from tests.unit.pacs_gateway.fake_database import database_away
 from tests.unit.pacs_gateway.fakes import (
     END,
     ORDER_OF_SMITH,
+    SMITH,
     TECHNOLOGIST,
     World,
     file_of,
@@ -211,11 +212,11 @@ async def test_without_the_database_nothing_begins(world: World) -> None:
     """No byte is read for an upload whose patient cannot be looked up."""
     world.database.hooks.at("begin", raising(database_away))
     with refused(Reason.DATABASE_UNAVAILABLE):
-        await world.send(tags_of())
+        await world.send(tags_of(), patient_id=SMITH.id)
     assert not world.tag_service.hooks.passed
 
 
-@pytest.mark.parametrize(("place", "on"), [("begin", 2), ("commit", 1)])
+@pytest.mark.parametrize(("place", "on"), [("begin", 1), ("begin", 2), ("commit", 1)])
 async def test_without_the_first_transaction_nothing_is_stored(world: World, place: str, on: int) -> None:
     """No file is stored before the log says that it is on its way."""
     world.database.hooks.at(place, raising(database_away, on=on))
