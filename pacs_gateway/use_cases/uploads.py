@@ -59,7 +59,7 @@ class Uploads:
         """The patient and the order that the options name. Raises as `open`."""
         patient = order = None
         if options.patient_id is None and options.order_id is None:
-            return Upload(self, options, by=by, patient=None, order=None)
+            return None, None
         async with self.database.begin() as work:
             if options.patient_id is not None:
                 patient = await work.patients.get(options.patient_id)
