@@ -72,6 +72,43 @@ _FURTHER_UIDS: Final = frozenset(
         0x3010001F,  # SegmentationTemplateUID
     }
 )
+# What names a patient, an order, a person or whoever issued an identifier, and the originals of a file that was
+# de-identified before for somebody who holds their key.
+_FURTHER_IDENTIFIERS: Final = frozenset(
+    {
+        0x00080051,  # IssuerOfAccessionNumberSequence
+        0x00100024,  # IssuerOfPatientIDQualifiersSequence
+        0x00100033,  # PatientBirthDateInAlternativeCalendar
+        0x00100034,  # PatientDeathDateInAlternativeCalendar
+        0x00100035,  # PatientAlternativeCalendar
+        0x00102295,  # BreedRegistrationNumber
+        0x00321031,  # RequestingPhysicianIdentificationSequence
+        0x00400026,  # OrderPlacerIdentifierSequence
+        0x00400027,  # OrderFillerIdentifierSequence
+        0x00400036,  # AssigningFacilitySequence
+        0x00401006,  # PlacerOrderNumberProcedure
+        0x00401007,  # FillerOrderNumberProcedure
+        0x00402006,  # PlacerOrderNumberImagingServiceRequestRetired
+        0x00402007,  # FillerOrderNumberImagingServiceRequestRetired
+        0x0074100A,  # ContactURI
+        0x0074100C,  # ContactDisplayName
+        0x04000500,  # EncryptedAttributesSequence
+    }
+)
+# Where originals are to be had, which nearly always has their UIDs in it. The IOD may demand a value.
+_LOCATIONS: Final = frozenset(
+    {
+        0x00080407,  # StoredInstanceBaseURI
+        0x00080408,  # FolderAccessURI
+        0x00080409,  # FileAccessURI
+        0x00081190,  # RetrieveURL
+        0x00287FE0,  # PixelDataProviderURL
+        0x00404073,  # StorageURL
+        0x0040A992,  # UniformResourceLocatorTrial
+        0x0040E001,  # HL7InstanceIdentifier
+        0x0040E010,  # RetrieveURI
+    }
+)
 # Free text that people write, and that the table does not list.
 _FURTHER_TEXTS: Final = frozenset(
     {
@@ -84,19 +121,26 @@ _FURTHER_TEXTS: Final = frozenset(
         0x00240044,  # CommentsOnPatientPerformanceOfVisualField
         0x00281351,  # PartialViewDescription
         0x00286190,  # MaskOperationExplanation
+        0x00400255,  # PerformedProcedureTypeDescription
         0x00400400,  # CommentsOnTheScheduledProcedureStep
         0x00400553,  # SpecimenDescriptionTrial
+        0x00401060,  # RequestedProcedureDescriptionTrial
         0x0040A160,  # TextValue
         0x0040A33A,  # ReportStatusCommentTrial
         0x00420010,  # DocumentTitle
+        0x00440011,  # SubstanceAdministrationNotes
         0x00440106,  # AssertionComments
         0x00620006,  # SegmentDescription
         0x00660004,  # SurfaceComments
         0x00660107,  # TrackSetDescription
+        0x00700081,  # ContentDescription
         0x00741006,  # ProcedureStepProgressDescription
         0x00741238,  # ReasonForCancellation
+        0x00820003,  # AssessmentSummaryDescription
+        0x0082000A,  # ObservationDescription
         0x01000424,  # SOPAuthorizationComment
         0x30020004,  # RTImageDescription
+        0x30040006,  # DoseComment
         0x30080012,  # MeasuredDoseDescription
         0x30080066,  # OverrideReason
         0x30080202,  # TreatmentStatusComment
@@ -121,7 +165,8 @@ def actions_of(options: Options) -> Mapping[int, Action]:
     found = {tag: _OF_TABLE[action] for tag, action in basic_actions().items()}
     found |= dict.fromkeys(_FURTHER_UIDS, Action.UID)
     found |= dict.fromkeys(_FURTHER_TEXTS, Action.CLEAN_OR_DUMMY)
-    found |= dict.fromkeys(_SENDERS, Action.REMOVE)
+    found |= dict.fromkeys(_FURTHER_IDENTIFIERS | _SENDERS, Action.REMOVE)
+    found |= dict.fromkeys(_LOCATIONS, Action.DUMMY)
     # The table lets both be emptied; a pseudonym keeps the files of one patient together.
     found[PATIENT_ID] = found[PATIENT_NAME] = Action.PATIENT
 

@@ -2,6 +2,7 @@
 
 import base64
 import hmac
+import re
 from datetime import date, timedelta
 from typing import Final
 
@@ -17,6 +18,8 @@ _MAX_SHIFT_DAYS: Final = 3652
 # 80 bits, as 16 letters and digits.
 _PATIENT_BYTES: Final = 10
 _PATIENT_PREFIX: Final = "DEID-"
+# What may follow the date in a DT (PS3.5 6.2), and stays.
+_TIME_OF_DT: Final = re.compile(r"(?:[0-9]{2}){0,3}(?:\.[0-9]{1,6})?(?:[+-][0-9]{4})?")
 
 
 class Pseudonyms:
@@ -69,6 +72,8 @@ def _shifted(vr: str, text: str, days: int) -> str:
     else:
         end = next((index for index, char in enumerate(text) if not "0" <= char <= "9"), len(text))
         digits, rest = text[: min(end, 8)], text[min(end, 8) :]
+        if not _TIME_OF_DT.fullmatch(rest):
+            return ""
     try:
         year, month, day = int(digits[:4]), int(digits[4:6] or 1), int(digits[6:8] or 1)
         later = date(year, month, day) + timedelta(days)

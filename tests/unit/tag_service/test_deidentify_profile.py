@@ -229,6 +229,8 @@ def test_a_patients_dates_move_together():
         ("DT", "2020", r"20\d\d"),
         ("DT", "202002", r"20\d{4}"),
         ("DT", "Doe", ""),
+        ("DT", "20200229 Doe", ""),
+        ("DT", "202002291234 Doe", ""),
     ],
 )
 def test_shifted_dates_are_dates(vr, text, pattern):
@@ -368,6 +370,25 @@ def test_structured_content_and_graphics_are_cleaned_inside():
     assert fate("GraphicAnnotationSequence") is Fate.EMPTY
     assert fate("GraphicAnnotationSequence", clean_graphics=True) is Fate.REPLACE
     assert replaced("UnformattedTextValue", "Roe left lung", clean_graphics=True) == "* left lung"
+
+
+@pytest.mark.parametrize("dates", Dates)
+def test_identifiers_that_the_table_passes_over_go(dates):
+    """De-identification: a birth date in another calendar, the numbers of orders and the like stay under no option,
+    and addresses of the original lead nowhere.
+    """
+    options = {name: True for name in Options.__slots__ if name != "dates"}
+    for keyword in (
+        "PatientBirthDateInAlternativeCalendar",
+        "PlacerOrderNumberProcedure",
+        "FillerOrderNumberImagingServiceRequestRetired",
+        "IssuerOfPatientIDQualifiersSequence",
+        "EncryptedAttributesSequence",
+    ):
+        assert fate(keyword, dates=dates, **options) is Fate.REMOVE
+    address = "https://pacs.example/studies/1.2.3"
+    assert replaced("RetrieveURL", address, dates=dates, **options) == "urn:anonymous"
+    assert replaced("HL7InstanceIdentifier", "1.2.3^4", dates=dates, **options) == "ANONYMOUS"
 
 
 def test_free_text_that_the_table_passes_over_is_cleaned():
