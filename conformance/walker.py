@@ -99,6 +99,7 @@ class _Walk:
     stack: list[_Open] = field(default_factory=list)
     sequences: int = 0
     deepest: int = 0
+    looks_into_un: bool = True
 
     def push(self, frame: _Open) -> None:
         """Opens a sequence or item, or the data set."""
@@ -309,7 +310,7 @@ def _in_data_set(walk_: _Walk, top: _Open) -> None:
         return
     if not tag or not (vr in _VRS or vr in _NO_VRS or not top.explicit or (vr.isalpha() and vr.isupper())):
         raise BrokenError("malformed", offset)
-    kind = _kind(walk_, top, tag=tag, vr=vr, header_bytes=header_bytes, length=length)
+    kind = _kind(walk_, tag=tag, vr=vr, header_bytes=header_bytes, length=length)
     if kind == "fragments":
         _fragments(walk_, top, tag, header_bytes)
     elif kind:
@@ -327,7 +328,7 @@ def _in_data_set(walk_: _Walk, top: _Open) -> None:
         walk_.parts.append(Part(walk_.depth, tag, header, value))
 
 
-def _kind(walk_: _Walk, top: _Open, *, tag: int, vr: str, header_bytes: int, length: int) -> str:
+def _kind(walk_: _Walk, *, tag: int, vr: str, header_bytes: int, length: int) -> str:
     """What begins here: "sequence", "implicit sequence" (CP-246: implicit VR little endian whatever the file is),
     "fragments", or "" for a plain value.
     """
@@ -339,7 +340,7 @@ def _kind(walk_: _Walk, top: _Open, *, tag: int, vr: str, header_bytes: int, len
         if vr == "UN" or (tag >> 16) % 2:
             return "implicit sequence"
         raise BrokenError("malformed", walk_.position)
-    if top.explicit and (vr == "UN" or vr in _NO_VRS) and 8 <= length <= MAX_HIDDEN_SEQUENCE_BYTES:
+    if walk_.looks_into_un and (vr == "UN" or vr in _NO_VRS) and 8 <= length <= MAX_HIDDEN_SEQUENCE_BYTES:
         start = walk_.position + header_bytes
         if _is_sequence(walk_.data[start : start + length]):
             return "implicit sequence"
@@ -350,7 +351,8 @@ def _is_sequence(value: bytes) -> bool:
     """Whether the bytes of a UN are items of implicit VR little endian, all of them."""
     if not value.startswith(b"\xfe\xff\x00\xe0"):
         return False
-    inner = _Walk(value)
+    # What is UN in it is looked into in its turn, or not at all: looking ahead at each level would take 2^depth steps.
+    inner = _Walk(value, looks_into_un=False)
     inner.push(_Open(is_sequence=True, end=len(value), explicit=False, little=True))
     try:
         _go(inner)

@@ -1,4 +1,7 @@
-"""Sequences whose element says UN: implicit VR little endian whatever the transfer syntax (CP-246, PS3.5 6.2.2)."""
+"""Sequences whose element says UN: implicit VR little endian whatever the transfer syntax (CP-246, PS3.5 6.2.2).
+
+With implicit VR those count among them that no dictionary knows, such as private ones.
+"""
 
 from struct import Struct
 from typing import Final
@@ -13,7 +16,8 @@ _OPEN: Final = -1
 def holds_items(value: bytes, *, depth: int) -> bool:
     """Whether a value of VR UN and of defined length is a sequence: items of well-formed elements to its last byte.
 
-    Nothing but its bytes tells, so all of them have to fit. Deeper than `depth` it counts as plain bytes.
+    Nothing but its bytes tells, so all of them have to fit. Deeper than `depth`, itself included, it counts as plain
+    bytes.
     """
     # The open sequences and items, by turns: where each ends.
     ends = [len(value)]

@@ -95,7 +95,11 @@ def _implicit_scanner(order: Literal["little", "big"]) -> Scanner:
             if stop > edge or (group >= _PIXEL_GROUP and (group == _PIXEL_GROUP or group >= _DELIMITER_GROUP)):
                 break
             tag = group << 16 | element
-            vr = standard(tag) or implicit_vr(tag)
+            vr = standard(tag)
+            if not vr:
+                vr = implicit_vr(tag)
+                if vr == "UN" and buffer.startswith(_ITEM, start):
+                    break
             if vr == "SQ" or length > WHOLE_BYTES or not tag:
                 break
             append((tag, vr, position, start, stop))

@@ -186,11 +186,12 @@ class Tokenizer:
                 kind = SEQUENCE
             elif length == UNDEFINED_LENGTH:
                 kind, vr = nesting.kind_of(tag, vr, base + pos)
-            elif vr == "UN" and encoding.explicit and 8 <= length <= WHOLE_BYTES:
+            elif vr == "UN" and 8 <= length <= WHOLE_BYTES:
                 if len(buf) - pos < size + length:
                     buf = yield from self._source.fill(pos, size + length)
                     base, pos = self._source.base, 0
-                if holds_items(buf[pos + size : pos + size + length], depth=self._limits.depth):
+                depth = self._limits.depth - len(stack) // 2
+                if depth and holds_items(buf[pos + size : pos + size + length], depth=depth):
                     kind = SEQUENCE
             if kind == SEQUENCE:
                 header_bytes += size

@@ -253,6 +253,8 @@ class DataSetWriter:
         elif self._to_utf_8 and kind == tokens.BULK and text_vr(tag, vr, scope.creators):
             self._long_text = (token, bytearray())
         else:
+            if self._to_utf_8 and vr == "UN" and dictionary.implicit_vr(tag) == "SQ":
+                self.findings.conflict(conflict(tag, "came as UN, and is too long to look for text in it"))
             self.window.write(head)
 
     def _end_bulk(self) -> None:

@@ -279,8 +279,8 @@ def _random_sequence(random: Random, writer: Writer, charset: str, depth: int) -
         # Says UN, and holds items all the same (CP-246).
         vr = "UN"
     elif is_unknown:
-        # With implicit VR nothing but an undefined length tells that a private attribute is a sequence.
-        tag, vr, undefined = 0x00091010 + random.randrange(4), "UN", True
+        # With implicit VR nothing but what it holds tells that a private attribute is a sequence.
+        tag, vr = 0x00091010 + random.randrange(4), "UN"
     inside = IMPLICIT if vr == "UN" else writer
     items = []
     # A UN of defined length without items is an empty value.

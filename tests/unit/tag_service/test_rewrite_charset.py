@@ -227,6 +227,28 @@ def test_unknown_elements_are_text_where_a_dictionary_says_so():
         assert EXPLICIT.element(tag, "UN", "é!".encode("latin-1")) in result
 
 
+def test_text_in_private_sequences_is_carried_over():
+    """M5, R6: With implicit VR a private sequence of defined length is known by the items in it, at every depth."""
+    writer = Writer(IMPLICIT_LITTLE)
+    meaning = writer.element(0x00080104, "LO", "Größe!".encode("latin-1"))
+    inner = writer.sequence(0x20051081, meaning)
+    private = writer.text(0x20050010, "LO", "ACME"), writer.sequence(0x20051080, meaning + inner)
+    data = writer.file(*plain(writer, charset(writer, "ISO_IR 100"), *private))
+    result = body(edit(data, patient_name=CYRILLIC))
+    assert result.count("Größe!".encode()) == 2
+    assert writer.element(0x00080104, "LO", "Größe!".encode()) in result
+    assert "Größe!".encode("latin-1") not in result
+    assert body(edit(data, patient_id="NEW")).endswith(body(data)[body(data).index(private[0]) :])
+
+
+def test_text_that_nobody_looks_for_is_a_conflict():
+    """M5, M10: A sequence that came as UN, too long to be held, may have text in it that would be taken for UTF-8."""
+    items = Writer(IMPLICIT_LITTLE).sequence(0, Writer(IMPLICIT_LITTLE).element(0x00104000, "LT", b"\xe4" * 70_000))[8:]
+    data = EXPLICIT.file(*plain(EXPLICIT, charset(EXPLICIT, "ISO_IR 100"), EXPLICIT.element(0x00400275, "UN", items)))
+    assert refused(data, patient_name=CYRILLIC).metadata == {"tag": "(0040,0275)"}
+    assert items in edit(data, patient_id="NEW")
+
+
 def test_a_creator_beyond_ascii_is_found():
     """M9: A creator is compared as text in the character set of the file."""
     data = EXPLICIT.file(
