@@ -28,6 +28,7 @@ _NO_GROUPS: Final[frozenset[int]] = frozenset()
 _FILE_META_GROUP: Final = 0x0002
 # Behind the file meta information.
 _FIRST_TAG: Final = 0x00030000
+_NO_LENGTH: Final = bytes(4)
 _OPENING: Final = frozenset({tokens.SEQUENCE, tokens.BULK, tokens.FRAGMENTS})
 _CLOSING: Final = frozenset({tokens.SEQUENCE_END, tokens.BULK_END})
 
@@ -62,6 +63,8 @@ class DataSetWriter:
         self._open: list[Scope | OpenSequence] = [self._root]
         # How many of the sequences and bulk values are open that are left out.
         self._left_out = 0
+        # The token that follows is the end of something empty, which was written with its beginning.
+        self._end_is_written = False
         # Text that is too long to come at once, which is to be transcoded: its token, and its value so far.
         self._long_text: tuple[Token, bytearray] | None = None
 
@@ -71,7 +74,9 @@ class DataSetWriter:
         Raises INVALID_FIELD, CHARSET_CONFLICT, EDIT_REFUSED, MALFORMED_DICOM.
         """
         for token in stream:
-            if isinstance(token, Run):
+            if self._end_is_written:
+                self._end_is_written = False
+            elif isinstance(token, Run):
                 if not self._left_out:
                     self._run(token)
             elif self._left_out:
@@ -79,6 +84,10 @@ class DataSetWriter:
                 self._left_out -= token[0] in _CLOSING
             elif token[0] == tokens.CHUNK:
                 self._chunk(token)
+            elif token[3][-4:] == _NO_LENGTH and self._passes_empty(token):
+                self.window.write(token[3])
+                self.window.settle(token[5] + len(token[3]))
+                self._end_is_written = True
             else:
                 self._structure(token)
 
@@ -177,6 +186,24 @@ class DataSetWriter:
         elif kind == tokens.BULK_END:
             self._end_bulk()
         self.window.settle(offset + len(head) + len(value))
+
+    def _passes_empty(self, token: Token) -> bool:
+        """Whether a sequence or item without content, of which a hostile file may hold a million, simply stays."""
+        kind, tag, _, _, _, _ = token
+        around = self._open[-1]
+        if kind == tokens.ITEM_BEGIN and isinstance(around, OpenSequence):
+            if around.count in around.items:
+                return False
+            around.count += 1
+            return True
+        return (
+            kind == tokens.SEQUENCE
+            and isinstance(around, Scope)
+            and around.treatment is None
+            and (not around.due or around.due[0][0] >= tag)
+            and (around.facts is None or not around.facts.matters(tag))
+            and tag != ORIGINAL_ATTRIBUTES_SEQUENCE
+        )
 
     def _begin_sequence(self, token: Token) -> None:
         _, tag, vr, head, _, offset = token
