@@ -15,7 +15,16 @@ from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, Transf
 from rich.progress import Progress as ProgressBar
 
 from pacs_gateway.cli.files import Kind, Progress, files_of_cd, find_files, read, zipped
-from pacs_gateway.cli.outcomes import NOT_POSSIBLE, SKIPPED, Outcome, exit_code, show
+from pacs_gateway.cli.outcomes import (
+    ALL_STORED,
+    NOT_POSSIBLE,
+    SKIPPED,
+    SOME_FAILED,
+    Outcome,
+    exit_code,
+    printable,
+    show,
+)
 from pacs_gateway.cli.sending import Gateway, NotPossibleError, Sending, Target, Told, connected
 from pacs_gateway.domain.media import is_directory
 
@@ -184,17 +193,19 @@ def _run(
         async with connected(target, sending) as gateway:
             await send(gateway, lambda size: bar.advance(task, size), outcomes.append)
 
-    failure = ""
+    failure, status = "", ALL_STORED
     with bar:
         try:
             asyncio.run(work())
         except NotPossibleError as error:
-            failure = str(error)
+            failure, status = str(error), NOT_POSSIBLE
+        except KeyboardInterrupt:
+            failure, status = "Broken off. Run it again to go on.", SOME_FAILED
     if outcomes:
         show(outcomes, console, show_patients=show_patients, show_all=show_all)
     if failure:
-        raise _usage(failure)
-    raise typer.Exit(exit_code(outcomes))
+        _warn(failure)
+    raise typer.Exit(status or exit_code(outcomes))
 
 
 def _options(
@@ -234,7 +245,7 @@ def _usage(message: str) -> typer.Exit:
 
 
 def _warn(message: str) -> None:
-    Console(stderr=True).print(message, markup=False, highlight=False)
+    Console(stderr=True).print(printable(message), highlight=False)
 
 
 if __name__ == "__main__":

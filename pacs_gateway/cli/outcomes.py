@@ -74,19 +74,19 @@ def _studies(done: Sequence[Outcome], *, show_patients: bool) -> Table:
     for outcome in done:
         studies.setdefault(outcome.study_uid, []).append(outcome)
     for uid, files in studies.items():
-        patient = (_clean(files[0].patient_id), _clean(files[0].patient_name)) if show_patients else ()
-        table.add_row(_clean(uid), *patient, *(str(sum(one.status == status for one in files)) for status in _DONE))
+        patient = (printable(files[0].patient_id), printable(files[0].patient_name)) if show_patients else ()
+        table.add_row(printable(uid), *patient, *(str(sum(one.status == status for one in files)) for status in _DONE))
     return table
 
 
 def _files(told: Sequence[Outcome]) -> Table:
     table = Table("File", "Status", "Reason", "Message", title="Files")
     for outcome in told:
-        message = "\n".join(map(_clean, (outcome.message, *outcome.details)))
-        table.add_row(_clean(outcome.name), outcome.status, outcome.reason, message)
+        message = "\n".join(map(printable, (outcome.message, *outcome.details)))
+        table.add_row(printable(outcome.name), outcome.status, outcome.reason, message)
     return table
 
 
-def _clean(text: str) -> str:
+def printable(text: str) -> str:
     """The text without what a terminal, or rich, would take for a command."""
-    return escape("".join(char if char.isprintable() else "\ufffd" for char in text))
+    return escape("".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text))
