@@ -1,8 +1,10 @@
 """The only place that knows which adapter serves which port, and builds the service out of them."""
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import grpc
 
@@ -17,6 +19,7 @@ from pacs_gateway.api.upload_service import UploadServicer
 from pacs_gateway.settings import DatabaseSettings, GatewaySettings
 from pacs_gateway.use_cases.deletions import Deletions
 from pacs_gateway.use_cases.health import Health
+from pacs_gateway.use_cases.reconciling import Reconciler
 from pacs_gateway.use_cases.registry import Registry
 from pacs_gateway.use_cases.streams import Keeping
 from pacs_gateway.use_cases.studies import Studies
@@ -72,6 +75,16 @@ async def gateway(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
             deletions=Deletions(database=database, pacs=pacs, clock=now),
         )
 
+        reconciler = Reconciler(
+            database=database,
+            pacs=pacs,
+            clock=now,
+            lease_seconds=settings.gateway_lease_seconds,
+            interval_seconds=settings.reconcile_interval_seconds,
+            compare_seconds=settings.compare_interval_seconds,
+        )
+        await resources.enter_async_context(_in_background(reconciler.run()))
+
         def register(server: grpc.aio.Server) -> None:
             upload_service_pb2_grpc.add_UploadServiceServicer_to_server(uploads, server)
             study_service_pb2_grpc.add_StudyServiceServicer_to_server(studies, server)
@@ -92,6 +105,16 @@ async def gateway(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
             # Envoy sends reflection here: so one port tells of every service.
             reflected=("ris.tags.v1.TagService",),
         )
+
+
+@asynccontextmanager
+async def _in_background(work: Coroutine[Any, Any, None]) -> AsyncGenerator[None, None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 @asynccontextmanager

@@ -33,6 +33,10 @@ class GatewaySettings(DatabaseSettings, RuntimeSettings):
     max_zip_ratio: int = Field(default=200, ge=1)
 
     unknown_patients: UnknownPatients = UnknownPatients.CREATE
+    # A gateway that gave no sign of life for so long is dead, and another looks into what it left.
+    gateway_lease_seconds: float = Field(default=30, ge=1)
+    reconcile_interval_seconds: float = Field(default=60, gt=0)
+    compare_interval_seconds: float = Field(default=3600, gt=0)
     # How many studies one list may look through before it asks for narrower filters.
     max_studies_listed: int = Field(default=20_000, ge=1)
 

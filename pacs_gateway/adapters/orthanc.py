@@ -171,6 +171,11 @@ class Orthanc:
         except (TimeoutError, _BrokenError) as error:
             raise _away() from error
 
+    async def study_of(self, orthanc_id: str) -> PacsStudy | None:
+        """The study of an instance."""
+        content = await self._find(f"/instances/{checked_id(orthanc_id)}/study")
+        return None if content is None else (await parse(answers.STUDY, content)).as_pacs_study()
+
     async def delete_instance(self, orthanc_id: str) -> None:
         """Deletes an instance; no error where there is none."""
         await self._delete(f"/instances/{checked_id(orthanc_id)}")

@@ -165,6 +165,8 @@ def log_to_proto(entry: UploadLogEntry) -> upload_service_pb2.UploadLog:
         upload_source=log.upload_source,
         upload_duration_seconds=log.upload_duration_seconds,
         is_deleted=log.is_deleted,
+        instances_missing=log.instances_missing,
+        instances_unlogged=log.instances_unlogged,
     )
     if deletion is not None and deletion.completed_at is not None:
         message.deleted_at.CopyFrom(_timestamp(deletion.completed_at))

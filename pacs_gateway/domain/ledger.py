@@ -6,6 +6,7 @@ Orthanc holds of an upload that broke off can be told by them.
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -86,6 +87,11 @@ class LedgerFile:
         """Whether the other is the same file with the same edits, whatever time stamps these have put into it."""
         mine = (self.orthanc_id, self.source.sha256, self.edits_sha256)
         return bool(self.source.sha256) and mine == (other.orthanc_id, other.source.sha256, other.edits_sha256)
+
+    def same_as(self, held: Fingerprint, entries: Iterable["LedgerFile"]) -> Content | None:
+        """What the PACS holds, where it came of the same file with the same edits, as one of the entries tells."""
+        same = (one.stored for one in entries if self.is_same_upload(one) and one.stored.fingerprint == held)
+        return next(same, None)
 
     def sent(self, source: Content, stored: Content) -> "LedgerFile":
         """The entry when all of the file has come."""

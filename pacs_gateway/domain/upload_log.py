@@ -48,6 +48,8 @@ class UploadLog:
     error_message: str = ""
     upload_duration_seconds: float = 0.0
     is_deleted: bool = False
+    instances_missing: int = 0
+    instances_unlogged: int = 0
 
     @property
     def holds_files(self) -> bool:
@@ -111,6 +113,19 @@ class Standing:
         """What failed, and why."""
         total = self.stored + self.failed
         return f"{self.failed} of {total} files failed: {', '.join(self.reasons)}" if self.failed else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How many instances that a log counts the PACS does not hold, and how many it holds that the log counts not."""
+
+    missing: int = 0
+    unlogged: int = 0
+
+    @classmethod
+    def between(cls, log: UploadLog, held: int) -> "Difference":
+        """The difference where the PACS holds so many."""
+        return cls(max(0, log.number_of_files - held), max(0, held - log.number_of_files))
 
 
 def log_for(

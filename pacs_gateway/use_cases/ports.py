@@ -20,7 +20,7 @@ from pacs_gateway.domain.registry import (
 )
 from pacs_gateway.domain.study import Counts, Fingerprint, PacsSeries, PacsStudy, StoredInstance, StudyFilter, StudyLink
 from pacs_gateway.domain.tags import DicomTags, Edits
-from pacs_gateway.domain.upload_log import Deletion, UploadLog, UploadLogEntry, UploadLogFilter
+from pacs_gateway.domain.upload_log import Deletion, Difference, UploadLog, UploadLogEntry, UploadLogFilter
 from service_runtime.errors import ServiceError
 
 _FATE: Final = ("fate", "unknown")
@@ -72,6 +72,9 @@ class Pacs(Protocol):
 
     def file(self, orthanc_id: str) -> AsyncGenerator[bytes, None]:
         """The bytes of a stored instance; none where there is none."""
+
+    async def study_of(self, orthanc_id: str) -> PacsStudy | None:
+        """The study of a stored instance; None where there is none."""
 
     async def delete_instance(self, orthanc_id: str) -> None:
         """Deletes an instance; no error where there is none."""
@@ -177,6 +180,20 @@ class UploadLogs(Protocol):
     async def page(self, request: PageRequest, wanted: UploadLogFilter) -> Page[UploadLogEntry]:
         """A page of logs, newest first."""
 
+    async def unfinished(self, *, lease_seconds: float, limit: int) -> Sequence[UploadLog]:
+        """Logs that have been in progress for so long, and have no open entry: those of before the ledger."""
+
+    async def to_compare(self, *, older_seconds: float, limit: int) -> Sequence[UploadLog]:
+        """Logs of studies that are at rest and not deleted, and were not compared with the PACS for so long, or since
+        they changed; the longest ones first.
+        """
+
+    async def compared(self, differences: Mapping[UUID, Difference]) -> None:
+        """Notes how logs compare with what the PACS holds."""
+
+    async def list_files(self, *, limit: int) -> int:
+        """Brings the lists of files of logs at rest up to date, of so many; how many it was."""
+
     async def save_deletion(self, deletion: Deletion) -> None:
         """Adds or replaces the trace with this id."""
 
@@ -192,6 +209,17 @@ class LedgerEntries(Protocol):
 
     async def of_instance(self, orthanc_id: str) -> Sequence[LedgerFile]:
         """Entries of an instance of which all has come, the newest first."""
+
+    async def get(self, entry_id: UUID) -> LedgerFile | None:
+        """The entry with this id."""
+
+    async def orphans(self, *, lease_seconds: float, limit: int) -> Sequence[LedgerFile]:
+        """Open entries of which no gateway says any more what becomes of them: it gave no sign of life for so long,
+        or gave them up. The oldest first.
+        """
+
+    async def recount(self, upload_log_id: UUID) -> None:
+        """Has the log say what its entries come to."""
 
     async def counts(self, orthanc_id: str) -> bool:
         """Whether a log counts the instance as stored."""
@@ -235,6 +263,9 @@ class Ledger(Protocol):
         Not to be awaited by who has changed anything in a unit of work that is not committed. Raises OVERLOADED.
         """
 
+    async def beat(self) -> None:
+        """Gives a sign of life: until the next one is overdue, nobody else looks into the entries of this gateway."""
+
     def abandon(self, entry_id: UUID) -> None:
         """Says that nobody here will write what becomes of a file, so that the reconciler may look into it."""
 
@@ -248,6 +279,9 @@ class Database(Protocol):
 
     def begin(self) -> AbstractAsyncContextManager[UnitOfWork]:
         """A new unit of work."""
+
+    def lead(self) -> AbstractAsyncContextManager[bool]:
+        """Whether this gateway is, while the context lasts, the only one of all that reconciles."""
 
     async def check(self) -> str:
         """The server's version."""

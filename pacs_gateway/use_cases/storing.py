@@ -156,18 +156,13 @@ class Storing:
 
     async def _meet(self, held: Fingerprint, rivals: Sequence[LedgerFile]) -> None:
         """The PACS holds an instance with the file's identifiers. Raises unless the file is to take its place."""
-        if held == self._entry.stored.fingerprint or self._same_as(held, rivals) is not None:
+        if held == self._entry.stored.fingerprint or self._entry.same_as(held, rivals) is not None:
             raise _HeldError(FileStatus.ALREADY_STORED)
         if self._on_conflict is OnConflict.KEEP:
             raise _HeldError(FileStatus.KEPT)
         if self._on_conflict is OnConflict.REJECT:
             raise _conflict()
         await self._make_room(held)
-
-    def _same_as(self, held: Fingerprint, entries: Sequence[LedgerFile]) -> Content | None:
-        """What the PACS holds, where it came of the same file with the same edits."""
-        same = (one.stored for one in entries if self._entry.is_same_upload(one) and one.stored.fingerprint == held)
-        return next(same, None)
 
     async def _make_room(self, held: Fingerprint) -> None:
         """Deletes what the PACS holds, after the ledger says so, and while nobody else changes the study."""
@@ -225,7 +220,7 @@ class Storing:
             return self._entry.stored
         if not stored.already_stored or held is None:
             raise _unverified()
-        same = self._same_as(held, await work.ledger.of_instance(self._entry.orthanc_id))
+        same = self._entry.same_as(held, await work.ledger.of_instance(self._entry.orthanc_id))
         if same is None:
             raise _HeldError(FileStatus.KEPT) if self._on_conflict is OnConflict.KEEP else _conflict()
         return same

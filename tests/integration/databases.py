@@ -63,9 +63,8 @@ class Migrated:
 
     async def empty(self) -> None:
         """Removes all rows."""
-        await execute(
-            self.url, "TRUNCATE users, patients, orders, dicom_upload_logs, dicom_upload_files, study_deletions"
-        )
+        tables = "users, patients, orders, dicom_upload_logs, dicom_upload_files, study_deletions, gateways"
+        await execute(self.url, f"TRUNCATE {tables}")
 
 
 @asynccontextmanager

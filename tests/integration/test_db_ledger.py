@@ -1,8 +1,10 @@
 """The ledger in a real PostgreSQL, and what the logs count by it."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import pytest
@@ -11,8 +13,8 @@ from sqlalchemy.exc import IntegrityError
 from pacs_gateway.adapters.db import PostgresDatabase
 from pacs_gateway.domain.ledger import FileState, LedgerFile, Step, StudyFacts
 from pacs_gateway.domain.registry import PatientEntry, Role, UserEntry
-from pacs_gateway.domain.upload_log import UploadLog, UploadStatus
-from tests.integration.databases import Migrated, connected, migrated_database
+from pacs_gateway.domain.upload_log import Difference, UploadLog, UploadStatus
+from tests.integration.databases import Migrated, connected, execute, migrated_database
 from tests.integration.ledger_files import NOW, content_of, failed, file_of, verified
 
 
@@ -303,3 +305,134 @@ async def test_a_writer_who_leaves_keeps_nobody_waiting(world: World) -> None:
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(outcome, UUID) for outcome in outcomes[1::2])
     assert await _count_files(world.url) >= 30
+
+
+# --- what the reconciler asks
+
+
+async def orphans(world: World, lease: float = 30) -> list[UUID]:
+    """The entries that no living gateway will close."""
+    async with world.database.begin() as work:
+        return [one.id for one in await work.ledger.orphans(lease_seconds=lease, limit=10)]
+
+
+async def test_the_open_entries_of_a_gateway_are_its_own_while_it_lives(migrated: Migrated, world: World) -> None:
+    """A gateway gives a sign of life with its first entry, and keeps its entries by further ones."""
+    other = PostgresDatabase(migrated.url)
+    try:
+        file = file_of(world.log, 1, received_at=datetime.now(UTC))
+        await other.ledger.write(Step(file))
+        assert await orphans(world) == []
+        await execute(world.url, "UPDATE gateways SET seen_at = now() - interval '31 seconds'")
+        assert await orphans(world) == [file.id]
+        await other.ledger.beat()
+        assert await orphans(world) == []
+        await execute(world.url, "UPDATE dicom_upload_files SET received_at = now() - interval '61 minutes'")
+        assert await orphans(world) == [file.id]
+    finally:
+        await other.close()
+
+
+async def test_an_entry_that_was_given_up_is_an_orphan_at_once(migrated: Migrated, world: World) -> None:
+    """Left open with a reason, or abandoned where not even that could be written."""
+    mine = PostgresDatabase(migrated.url)
+    now = datetime.now(UTC)
+    left, lost, kept = (file_of(world.log, number, received_at=now) for number in (1, 2, 3))
+    try:
+        for file in (left, lost, kept, left.left_open("ORTHANC_UNAVAILABLE", state=FileState.RECEIVED)):
+            await mine.ledger.write(Step(file))
+        mine.ledger.abandon(lost.id)
+        assert await orphans(world) == [left.id]
+        await mine.ledger.beat()
+        assert set(await orphans(world)) == {left.id, lost.id}
+        assert not mine.ledger.abandoned
+    finally:
+        await mine.close()
+    async with world.database.begin() as work:
+        assert await work.ledger.get(lost.id) == replace(lost, error="ABANDONED")
+        assert await work.ledger.get(uuid4()) is None
+
+
+async def test_one_gateway_leads_at_a_time(migrated: Migrated, world: World) -> None:
+    """Who leads keeps all others from it until it is done, or gone."""
+    other = PostgresDatabase(migrated.url)
+    try:
+        async with world.database.lead() as first, other.lead() as second:
+            assert (first, second) == (True, False)
+        for _ in range(50):
+            async with other.lead() as leads:
+                if leads:
+                    break
+            await asyncio.sleep(0.02)
+        assert leads
+    finally:
+        await other.close()
+
+
+async def test_a_recount_says_what_the_entries_come_to(world: World) -> None:
+    """A log whose counts went wrong is put right by its entries."""
+    await world.write(verified(file_of(world.log, 1)), failed(file_of(world.log, 2)))
+    await execute(
+        world.url, "UPDATE dicom_upload_logs SET number_of_files = 9, total_size_bytes = 9, upload_status = 'success'"
+    )
+    async with world.database.begin() as work:
+        await work.ledger.recount(world.log.id)
+        await work.commit()
+    assert await world.stands() == ("partial", 1, 2, "1 of 2 files failed: STORE_REFUSED")
+
+
+async def test_the_list_of_files_is_made_when_a_study_is_at_rest(world: World) -> None:
+    """The column file_names follows the entries that count, and is not made again before they change."""
+    third = file_of(world.log, 3)
+    await world.write(verified(file_of(world.log, 1)), failed(file_of(world.log, 2)), third)
+
+    async def make() -> int:
+        async with world.database.begin() as work:
+            made = await work.upload_logs.list_files(limit=10)
+            await work.commit()
+        return made
+
+    assert await make() == 0
+    await world.write(verified(third))
+    assert [await make(), await make()] == [1, 0]
+    async with connected(world.url) as connection:
+        listed = json.loads(await connection.fetchval("SELECT file_names FROM dicom_upload_logs"))
+    assert listed == [
+        {"sop_instance_uid": f"1.2.3.{n}", "name": f"{n}.dcm", "size_bytes": n + 1, "error": error}
+        for n, error in ((1, ""), (2, "STORE_REFUSED"), (3, ""))
+    ]
+
+
+async def test_logs_are_compared_when_they_are_due(world: World) -> None:
+    """At rest, not deleted, and not compared for a while, or since the last upload; what was found is in the log."""
+
+    async def due(seconds: float = 60) -> int:
+        async with world.database.begin() as work:
+            return len(await work.upload_logs.to_compare(older_seconds=seconds, limit=10))
+
+    assert await due() == 0
+    await world.write(verified(file_of(world.log, 1)))
+    assert await due() == 1
+    async with world.database.begin() as work:
+        await work.upload_logs.compared({world.log.id: Difference(missing=1, unlogged=2)})
+        await work.upload_logs.compared({})
+        await work.commit()
+    assert (await world.read()).instances_missing == 1
+    assert (await world.read()).instances_unlogged == 2
+    assert [await due(), await due(0)] == [0, 1]
+
+
+async def test_a_log_in_progress_without_an_open_entry_is_unfinished(world: World) -> None:
+    """Such are the logs of before the ledger; one whose upload may just be beginning is left alone."""
+
+    async def unfinished() -> list[UUID]:
+        async with world.database.begin() as work:
+            return [one.id for one in await work.upload_logs.unfinished(lease_seconds=30, limit=10)]
+
+    await execute(world.url, "UPDATE dicom_upload_logs SET uploaded_at = now() - interval '1 minute'")
+    assert await unfinished() == [world.log.id]
+    await execute(world.url, "UPDATE dicom_upload_logs SET uploaded_at = now()")
+    assert await unfinished() == []
+    await world.write(file_of(world.log, 1))
+    await execute(world.url, "UPDATE dicom_upload_logs SET uploaded_at = now() - interval '1 minute'")
+    assert await unfinished() == []

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from pacs_gateway.adapters.db.engine import connector
-from pacs_gateway.adapters.db.failures import not_migrated
+from pacs_gateway.adapters.db.failures import deadline, not_migrated
 from pacs_gateway.adapters.db.group_ledger import PostgresGroupLedger
 from pacs_gateway.adapters.db.ledger import PostgresLedger
 from pacs_gateway.adapters.db.models import SCHEMA_REVISION
@@ -23,6 +23,9 @@ from pacs_gateway.use_cases.ports import LedgerEntries, Orders, Patients, UnitOf
 
 _POOL_SECONDS: Final = 5
 _CLOSE_SECONDS: Final = 5
+_CONNECT_SECONDS: Final = 6
+# Beside the pairs of Session.
+_LEAD: Final = "SELECT pg_try_advisory_lock(1, 3)"
 _VERSION = text("SELECT current_setting('server_version')")
 _REVISIONS = text("SELECT version_num FROM alembic_version")
 
@@ -73,6 +76,7 @@ class PostgresDatabase:
         """`url` is postgresql://...; raises ValueError where it is not. At most `pool_size` connections are made, and
         one more for the ledger, the first one at the first use.
         """
+        self._connect = connector(url, settings=SERVER_LIMITS)
         self._engine = _engine(url, pool_size, ping=True)
         # A connection of its own: those who wait for the ledger may hold all the others meanwhile.
         self._ledger_engine = _engine(url, 1, ping=False)
@@ -95,6 +99,20 @@ class PostgresDatabase:
             yield PostgresUnitOfWork(session, self.ledger.gateway_id)
         finally:
             await session.close()
+
+    @asynccontextmanager
+    async def lead(self) -> AsyncIterator[bool]:
+        """Whether this gateway is, while the context lasts, the only one of all that reconciles. PostgreSQL knows it by
+        a connection of its own, so that a gateway that dies leads no longer.
+        """
+        async with deadline(_CONNECT_SECONDS):
+            connection = await self._connect()
+        try:
+            async with deadline(_POOL_SECONDS):
+                leads = await connection.fetchval(_LEAD)
+            yield bool(leads)
+        finally:
+            connection.terminate()
 
     async def check(self) -> str:
         """The server's version. Raises DATABASE_UNAVAILABLE also when the migrations have not been run."""

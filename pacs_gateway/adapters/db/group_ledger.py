@@ -1,19 +1,29 @@
 """The ledger as all uploads of a process write it: together."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 from uuid import UUID, uuid4
 
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from pacs_gateway.adapters.db.group_writer import GroupWriter
 from pacs_gateway.adapters.db.ledger import write_steps
 from pacs_gateway.adapters.db.session import Session
-from pacs_gateway.domain.ledger import LedgerFile, Step
+from pacs_gateway.domain.ledger import ABANDONED, LedgerFile, Step
 from service_runtime.errors import ServiceError
 
 # More than a process can have under way. Entries past it are found by their age.
 _MOST_ABANDONED: Final = 100_000
+_SIGN: Final = text(
+    "INSERT INTO gateways (id, seen_at) VALUES (:id, now()) ON CONFLICT (id) DO UPDATE SET seen_at = now()"
+)
+_ABANDON: Final = text("""
+UPDATE dicom_upload_files SET gateway_id = NULL, error = CASE WHEN error = '' THEN :error ELSE error END
+ WHERE id = ANY(CAST(:ids AS uuid[])) AND state IN ('received', 'stored')
+""")
+_BURY: Final = text("DELETE FROM gateways WHERE seen_at < now() - interval '1 day'")
 
 
 class PostgresGroupLedger:
@@ -23,7 +33,21 @@ class PostgresGroupLedger:
         self.gateway_id = uuid4()
         self.abandoned: set[UUID] = set()
         self._engine = engine
+        # Whether it has given a sign of life: before its first entry, at the latest.
+        self._signed = False
         self._writer: GroupWriter[Step, Sequence[LedgerFile]] = GroupWriter(self._write_all)
+
+    async def beat(self) -> None:
+        """Gives a sign of life, and says which entries nobody here knows of any more."""
+        given_up = list(self.abandoned)
+        async with self._session() as session:
+            await self._sign(session)
+            if given_up:
+                await session.execute(_ABANDON, {"ids": given_up, "error": ABANDONED})
+            await session.execute(_BURY)
+            await session.commit()
+        self._signed = True
+        self.abandoned.difference_update(given_up)
 
     async def write(self, step: Step) -> Sequence[LedgerFile]:
         """Makes a step last. Raises DATABASE_UNAVAILABLE, OVERLOADED."""
@@ -48,10 +72,21 @@ class PostgresGroupLedger:
             return await self._attempt(steps)
 
     async def _attempt(self, steps: Sequence[Step]) -> Sequence[Sequence[LedgerFile]]:
-        session = await Session.open(self._engine)
-        try:
+        async with self._session() as session:
+            if not self._signed:
+                await self._sign(session)
             rivals = await write_steps(session, steps, self.gateway_id)
             await session.commit()
+        self._signed = True
+        return rivals
+
+    async def _sign(self, session: Session) -> None:
+        await session.execute(_SIGN, {"id": self.gateway_id})
+
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[Session]:
+        session = await Session.open(self._engine)
+        try:
+            yield session
         finally:
             await session.close()
-        return rivals

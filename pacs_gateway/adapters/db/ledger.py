@@ -111,6 +111,21 @@ _STAND: Final = (
         file_names_stale=True,
     )
 )
+_RECOUNT: Final = text("""
+UPDATE dicom_upload_logs log
+   SET number_of_files = counted.number, total_size_bytes = counted.size
+  FROM (SELECT count(*) AS number, coalesce(sum(stored_size_bytes), 0) AS size FROM dicom_upload_files
+         WHERE upload_log_id = :log AND is_current AND state = 'verified') counted
+ WHERE log.id = :log
+""")
+_ORPHANS: Final = text("""
+SELECT file.* FROM dicom_upload_files file
+ WHERE file.state IN ('received', 'stored')
+   AND (file.received_at < now() - interval '1 hour'
+        OR NOT EXISTS (SELECT 1 FROM gateways gateway
+                        WHERE gateway.id = file.gateway_id AND gateway.seen_at > now() - make_interval(secs => :lease)))
+ ORDER BY file.received_at, file.id LIMIT :limit
+""")
 _FORGET_INSTANCE: Final = text("""
 WITH gone AS (
     UPDATE dicom_upload_files SET is_current = false
@@ -139,6 +154,27 @@ class PostgresLedger:
         found = select(files).where(files.c.orthanc_id == orthanc_id, files.c.stored_md5 != "")
         found = found.order_by(files.c.received_at.desc(), files.c.id).limit(_MOST_ENTRIES)
         return [_file(row) for row in (await self._session.execute(found)).all()]
+
+    async def get(self, entry_id: UUID) -> LedgerFile | None:
+        """The entry with this id."""
+        row = (await self._session.execute(select(files).where(files.c.id == entry_id))).one_or_none()
+        return _file(row) if row is not None else None
+
+    async def orphans(self, *, lease_seconds: float, limit: int) -> Sequence[LedgerFile]:
+        """Open entries of which no gateway says any more what becomes of them, the oldest first. One that is older than
+        any upload lasts is none of a living gateway's either.
+        """
+        found = await self._session.execute(_ORPHANS, {"lease": lease_seconds, "limit": limit})
+        return [_file(row) for row in found.all()]
+
+    async def recount(self, upload_log_id: UUID) -> None:
+        """Has the log say what its entries come to."""
+        await self._session.execute(_LOCK_LOGS, {"ids": [upload_log_id]})
+        await self._session.execute(_RECOUNT, {"log": upload_log_id})
+        nothing: dict[str, Any] = {"ids": [], "logs": [], "uids": [], "verified": []}
+        known = (await self._session.execute(_LOCK_LOGS, {"ids": [upload_log_id]})).one()
+        row = (await self._session.execute(_COUNT, nothing | {"all_logs": [upload_log_id]})).one()
+        await self._session.execute(_STAND, [_stand(row, known, 0.0)])
 
     async def counts(self, orthanc_id: str) -> bool:
         """Whether a log counts the instance as stored."""

@@ -35,7 +35,7 @@ from pacs_gateway.domain.registry import Role
 from pacs_gateway.domain.upload_log import UploadStatus
 
 # The revision of migrations/ that this code works with.
-SCHEMA_REVISION = "0004"
+SCHEMA_REVISION = "0005"
 
 UPLOAD_SOURCES = ("manual", "api", "cd_import")
 
@@ -140,6 +140,10 @@ dicom_upload_logs = Table(
     Column("upload_source", String(20), nullable=False),
     Column("upload_duration_seconds", Double(), nullable=False, server_default="0"),
     Column("is_deleted", Boolean(), nullable=False, server_default=false()),
+    # What the PACS was seen to hold less, and more, than the log counts, when the two were last compared.
+    Column("instances_missing", Integer(), nullable=False, server_default="0"),
+    Column("instances_unlogged", Integer(), nullable=False, server_default="0"),
+    Column("compared_at", DateTime(timezone=True), index=True),
     # Its index is the one that finds a study's log.
     UniqueConstraint("study_instance_uid", name="uq_study_instance_uid"),
     Index(None, "orthanc_study_id"),
@@ -196,6 +200,14 @@ dicom_upload_files = Table(
     ),
     _one_of("state", _all(FileState)),
     _one_of("upload_source", UPLOAD_SOURCES),
+)
+
+# Gateway processes, by their last sign of life.
+gateways = Table(
+    "gateways",
+    metadata,
+    Column("id", Uuid(), primary_key=True),
+    Column("seen_at", DateTime(timezone=True), nullable=False),
 )
 
 study_deletions = Table(

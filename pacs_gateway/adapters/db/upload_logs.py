@@ -1,16 +1,17 @@
 """The upload logs and the traces of deletions."""
 
-from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, Select, or_, select, true, update
+from sqlalchemy import Row, Select, bindparam, exists, func, or_, select, text, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql import ColumnElement
 
 from pacs_gateway.adapters.db.failures import constraint, overtaken
+from pacs_gateway.adapters.db.models import dicom_upload_files as files
 from pacs_gateway.adapters.db.models import dicom_upload_logs as logs
 from pacs_gateway.adapters.db.models import study_deletions as deletions
 from pacs_gateway.adapters.db.models import users
@@ -22,6 +23,7 @@ from pacs_gateway.domain.paging import Page, PageRequest
 from pacs_gateway.domain.study import StudyLink
 from pacs_gateway.domain.upload_log import (
     Deletion,
+    Difference,
     UploadLog,
     UploadLogEntry,
     UploadLogFilter,
@@ -53,9 +55,28 @@ _PLAIN: Final = (
     "upload_source",
     "upload_duration_seconds",
     "is_deleted",
+    "instances_missing",
+    "instances_unlogged",
 )
 # A list of thousands of files is long, and nobody here asks for it.
-_SHOWN: Final = tuple(column for column in logs.columns if column.name not in {"file_names", "file_names_stale"})
+_HIDDEN: Final = frozenset({"file_names", "file_names_stale", "compared_at"})
+_SHOWN: Final = tuple(column for column in logs.columns if column.name not in _HIDDEN)
+_COMPARED: Final = (
+    update(logs)
+    .where(logs.c.id == bindparam("log"))
+    .values(instances_missing=bindparam("missing"), instances_unlogged=bindparam("unlogged"), compared_at=func.now())
+)
+_LIST_FILES: Final = text("""
+UPDATE dicom_upload_logs log
+   SET file_names_stale = false,
+       file_names = (SELECT coalesce(json_agg(json_build_object(
+                                'sop_instance_uid', file.sop_instance_uid, 'name', file.filename,
+                                'size_bytes', file.stored_size_bytes, 'error', file.error)
+                                ORDER BY file.received_at, file.id), '[]'::json)
+                       FROM dicom_upload_files file WHERE file.upload_log_id = log.id AND file.is_current)
+ WHERE log.id IN (SELECT id FROM dicom_upload_logs WHERE file_names_stale AND upload_status <> 'in_progress'
+                   ORDER BY id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED)
+""")
 _deleters = users.alias("deleters")
 
 
@@ -126,6 +147,47 @@ class PostgresUploadLogs:
         rows = (await self._session.execute(statement)).all()
         total = await count(self._session, logs, where)
         return page_of(rows, request, total, _entry, last=lambda row: (row.uploaded_at.isoformat(), str(row.id)))
+
+    async def unfinished(self, *, lease_seconds: float, limit: int) -> Sequence[UploadLog]:
+        """Logs that have been in progress for so long, and have no open entry."""
+        open_entry = exists().where(files.c.upload_log_id == logs.c.id, files.c.state.in_(["received", "stored"]))
+        found = select(*_SHOWN).where(
+            logs.c.upload_status == UploadStatus.IN_PROGRESS.value,
+            logs.c.uploaded_at < func.now() - timedelta(seconds=lease_seconds),
+            ~open_entry,
+        )
+        rows = (await self._session.execute(found.order_by(logs.c.uploaded_at).limit(limit))).all()
+        return [_log(row) for row in rows]
+
+    async def to_compare(self, *, older_seconds: float, limit: int) -> Sequence[UploadLog]:
+        """Logs of studies that are at rest and not deleted, and were not compared with the PACS for so long, or since
+        they changed; the longest ones first.
+        """
+        due = or_(
+            logs.c.compared_at.is_(None),
+            logs.c.compared_at < logs.c.uploaded_at,
+            logs.c.compared_at < func.now() - timedelta(seconds=older_seconds),
+        )
+        at_rest = logs.c.upload_status != UploadStatus.IN_PROGRESS.value
+        found = select(*_SHOWN).where(at_rest, ~logs.c.is_deleted, due)
+        found = found.order_by(logs.c.compared_at.asc().nulls_first(), logs.c.id).limit(limit)
+        return [_log(row) for row in (await self._session.execute(found)).all()]
+
+    async def compared(self, differences: Mapping[UUID, Difference]) -> None:
+        """Notes how logs compare with what the PACS holds."""
+        if not differences:
+            return
+        await self._session.share_registry()
+        rows = [
+            {"log": log_id, "missing": differences[log_id].missing, "unlogged": differences[log_id].unlogged}
+            for log_id in sorted(differences)
+        ]
+        await self._session.execute(_COMPARED, rows)
+
+    async def list_files(self, *, limit: int) -> int:
+        """Brings the lists of files of logs at rest up to date, of so many; how many it was."""
+        await self._session.share_registry()
+        return (await self._session.execute(_LIST_FILES, {"limit": limit})).rowcount
 
     async def save_deletion(self, deletion: Deletion) -> None:
         """Adds or replaces the trace with this id."""

@@ -19,7 +19,14 @@ from pacs_gateway.domain.registry import (
     UserEntry,
 )
 from pacs_gateway.domain.study import StudyLink
-from pacs_gateway.domain.upload_log import Deletion, UploadLog, UploadLogEntry, UploadLogFilter
+from pacs_gateway.domain.upload_log import (
+    Deletion,
+    Difference,
+    UploadLog,
+    UploadLogEntry,
+    UploadLogFilter,
+    UploadStatus,
+)
 from service_runtime.errors import Reason, ServiceError, not_found
 from tests.unit.pacs_gateway.fake_ledger import FakeLedger, FakeLedgerEntries, SharedLock
 from tests.unit.pacs_gateway.hooks import Hooks
@@ -56,6 +63,9 @@ class FakeDatabase:
         # The entries that the logs count.
         self.current: set[UUID] = set()
         self.ledger = FakeLedger(self)
+        self.gateways_dead = False
+        self.led_by_another = False
+        self.compared: dict[UUID, Difference] = {}
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator["FakeUnitOfWork"]:
@@ -68,6 +78,12 @@ class FakeDatabase:
             for key, lock in work.held.items():
                 lock.release(alone=key not in work.shared)
             await self.hooks.reach("end")
+
+    @asynccontextmanager
+    async def lead(self) -> AsyncIterator[bool]:
+        """Whether no other gateway leads."""
+        await self.hooks.reach("lead")
+        yield not self.led_by_another
 
     async def check(self) -> str:
         """A version."""
@@ -342,6 +358,26 @@ class FakeUploadLogs:
         end = start + request.limit
         items = tuple([await self._entry(log) for log in found[start:end]])
         return Page(items, len(found), places[end - 1] if end < len(found) else ())
+
+    async def unfinished(self, *, lease_seconds: float, limit: int) -> Sequence[UploadLog]:  # noqa: ARG002 - the port's
+        """Logs in progress without an open entry."""
+        opened = {one.upload_log_id for one in (await self._work.rows("files")).values() if one.is_open}
+        logs = (await self._work.rows("logs")).values()
+        return [one for one in logs if one.upload_status is UploadStatus.IN_PROGRESS and one.id not in opened][:limit]
+
+    async def to_compare(self, *, older_seconds: float, limit: int) -> Sequence[UploadLog]:  # noqa: ARG002 - the port's
+        """Logs at rest."""
+        logs = (await self._work.rows("logs")).values()
+        at_rest = (one for one in logs if one.upload_status is not UploadStatus.IN_PROGRESS and not one.is_deleted)
+        return list(at_rest)[:limit]
+
+    async def compared(self, differences: Mapping[UUID, Difference]) -> None:
+        """Notes how logs compare with what the PACS holds."""
+        self._work.database.compared |= differences
+
+    async def list_files(self, *, limit: int) -> int:  # noqa: ARG002 - the port's
+        """Lists no files."""
+        return 0
 
     async def save_deletion(self, deletion: Deletion) -> None:
         """Adds or replaces the trace."""

@@ -77,6 +77,10 @@ class FakeLedger:
             and (one.is_open or (one.id in self._database.current and one.state is FileState.VERIFIED))
         ]
 
+    async def beat(self) -> None:
+        """Gives a sign of life."""
+        await self._database.hooks.reach("beat")
+
     def abandon(self, entry_id: UUID) -> None:
         """Says that nobody will write what becomes of a file. The real one says it with its next sign of life."""
         self.abandoned.add(entry_id)
@@ -101,6 +105,20 @@ class FakeLedgerEntries:
         found = (await self._work.rows("files")).values()
         of_it = [one for one in found if one.orthanc_id == orthanc_id and one.stored.md5]
         return sorted(of_it, key=lambda one: one.received_at, reverse=True)
+
+    async def get(self, entry_id: UUID) -> LedgerFile | None:
+        """The entry with this id."""
+        return (await self._work.rows("files")).get(entry_id)
+
+    async def orphans(self, *, lease_seconds: float, limit: int) -> Sequence[LedgerFile]:  # noqa: ARG002 - the port's
+        """Open entries that are given up, or of all gateways where the test says that these are dead."""
+        found = (await self._work.rows("files")).values()
+        orphans = [one for one in found if one.is_open and (one.error or self._database.gateways_dead)]
+        return sorted(orphans, key=lambda one: one.received_at)[:limit]
+
+    async def recount(self, upload_log_id: UUID) -> None:
+        """Has the log say what its entries come to."""
+        self._work.steps.append(lambda: _stand(self._database, upload_log_id, 0.0))
 
     async def counts(self, orthanc_id: str) -> bool:
         """Whether a log counts the instance as stored."""

@@ -24,6 +24,7 @@ from pacs_gateway.domain.upload import StoredFile, UnknownPatients, UploadOption
 from pacs_gateway.domain.upload_log import UploadLog
 from pacs_gateway.use_cases.deletions import Deletions
 from pacs_gateway.use_cases.ports import fate_unknown
+from pacs_gateway.use_cases.reconciling import Reconciler
 from pacs_gateway.use_cases.streams import Keeping
 from pacs_gateway.use_cases.studies import Studies
 from pacs_gateway.use_cases.uploads import Uploads
@@ -244,6 +245,11 @@ class FakePacs:
         if orthanc_id in self.held:
             yield self.held[orthanc_id].content
 
+    async def study_of(self, orthanc_id: str) -> PacsStudy | None:
+        """The study of an instance."""
+        await self.hooks.reach("study_of")
+        return _study(self.held[orthanc_id]) if orthanc_id in self.held else None
+
     async def delete_instance(self, orthanc_id: str) -> None:
         """Deletes an instance."""
         await self.hooks.reach("delete_instance")
@@ -351,6 +357,14 @@ class World:
         tables.orders |= {one.id: one for one in (ORDER_OF_SMITH, ORDER_OF_JONES)}
         tables.users |= {one.id: one for one in (RADIOLOGIST, TECHNOLOGIST)}
         self.deletions = Deletions(database=self.database, pacs=self.pacs, clock=self.clock)
+        self.reconciler = Reconciler(
+            database=self.database,
+            pacs=self.pacs,
+            clock=self.clock,
+            lease_seconds=30,
+            interval_seconds=60,
+            compare_seconds=3600,
+        )
         self.studies = Studies(database=self.database, pacs=self.pacs, max_listed=5000)
 
     def uploads(self, unknown: UnknownPatients = UnknownPatients.CREATE) -> Uploads:

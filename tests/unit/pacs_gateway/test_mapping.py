@@ -186,6 +186,8 @@ def log_of() -> UploadLog:
         uploaded_at=AT,
         orthanc_study_id="o-study",
         number_of_files=1,
+        instances_missing=2,
+        instances_unlogged=3,
         total_size_bytes=5_000_000_000,
         tags_modified=True,
         upload_status=UploadStatus.PARTIAL,
@@ -228,6 +230,8 @@ def test_an_upload_log() -> None:
         "deleted_at": "2024-02-03T00:00:00Z",
         "deleted_by": "De Leter",
         "deletion_reason": "wrong",
+        "instances_missing": 2,
+        "instances_unlogged": 3,
     }
 
 
