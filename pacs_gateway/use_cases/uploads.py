@@ -23,7 +23,7 @@ from pacs_gateway.use_cases.media import DirectoryReader
 from pacs_gateway.use_cases.ports import Clock, Database, Pacs, TagService
 from pacs_gateway.use_cases.storing import Storing
 from pacs_gateway.use_cases.streams import Incoming, Keeping, Replayable, to_the_end
-from service_runtime.errors import Reason, not_found
+from service_runtime.errors import Reason, ServiceError, not_found
 
 
 class Uploads:
@@ -120,6 +120,11 @@ class Upload:
         filing = asyncio.ensure_future(self._filing.accept(original, tags, entry))
         try:
             return await asyncio.shield(filing)
+        except ServiceError as error:
+            # The database may have kept the entry and gone away before it said so.
+            if error.retry_after is not None:
+                self._uploads.database.ledger.abandon(entry.id)
+            raise
         except asyncio.CancelledError as error:
             # A transaction is short: to see it through is simpler than to find out how far it came.
             accepted = await to_the_end(_outcome_of(filing))
