@@ -39,7 +39,7 @@ FORBIDDEN = {
     "technologist": {"UpsertPatients", "UpsertOrders", "UpsertUsers", "GetUser", "ListUsers", "DeleteStudy"},
     "viewer": {
         *{"UpsertPatients", "UpsertOrders", "UpsertUsers", "GetUser", "ListUsers", "DeleteStudy"},
-        *{"Upload", "UploadMultiple", "ListUploadLogs", "GetUploadLog"},
+        *{"Upload", "UploadMultiple", "Preflight", "ListUploadLogs", "GetUploadLog"},
     },
     "service": {"DeleteStudy"},
 }

@@ -43,7 +43,7 @@ SAMPLES = sorted(path for path in DATA.rglob("*") if path.is_file() and path.suf
 BROKEN = {
     "MR_truncated.dcm": Kind.TRUNCATED,
     "rtplan_truncated.dcm": Kind.TRUNCATED,
-    # An item is longer than the sequence it stands in.
+    # Its last item is longer than the sequence it stands in, and than the file.
     "DICOMDIR-nooffset": Kind.BROKEN,
 }
 
