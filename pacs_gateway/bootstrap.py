@@ -21,6 +21,7 @@ from pacs_gateway.use_cases.deletions import Deletions
 from pacs_gateway.use_cases.health import Health
 from pacs_gateway.use_cases.reconciling import Reconciler
 from pacs_gateway.use_cases.registry import Registry
+from pacs_gateway.use_cases.requests import Requests
 from pacs_gateway.use_cases.streams import Keeping
 from pacs_gateway.use_cases.studies import Studies
 from pacs_gateway.use_cases.upload_logs import UploadLogBook
@@ -67,6 +68,11 @@ async def gateway(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
                 keeping=Keeping(settings.max_beginnings_in_memory_mb * MIB),
             ),
             log_book=UploadLogBook(database=database),
+            requests=Requests(
+                database=database,
+                keep_seconds=settings.request_seconds,
+                lease_seconds=settings.gateway_lease_seconds,
+            ),
             limits=settings.upload_limits,
             archives=settings.archive_limits,
         )

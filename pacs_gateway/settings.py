@@ -37,6 +37,8 @@ class GatewaySettings(DatabaseSettings, RuntimeSettings):
     gateway_lease_seconds: float = Field(default=30, ge=1)
     reconcile_interval_seconds: float = Field(default=60, gt=0)
     compare_interval_seconds: float = Field(default=3600, gt=0)
+    # How long the answer to an upload with a request id is kept.
+    request_seconds: float = Field(default=86_400, gt=0)
     # How many studies one list may look through before it asks for narrower filters.
     max_studies_listed: int = Field(default=20_000, ge=1)
 

@@ -63,7 +63,8 @@ _CODES: dict[StatusCode, tuple[Reason, ...]] = {
         Reason.STUDY_PATIENT_MISMATCH,
         Reason.STUDY_AMBIGUOUS,
     ),
-    StatusCode.ALREADY_EXISTS: (Reason.INSTANCE_CONFLICT, Reason.REGISTRY_CONFLICT),
+    StatusCode.ALREADY_EXISTS: (Reason.INSTANCE_CONFLICT, Reason.REGISTRY_CONFLICT, Reason.REQUEST_ID_REUSED),
+    StatusCode.ABORTED: (Reason.REQUEST_IN_PROGRESS,),
     StatusCode.DATA_LOSS: (Reason.STORE_UNVERIFIED,),
     StatusCode.UNAVAILABLE: (
         Reason.ORTHANC_UNAVAILABLE,

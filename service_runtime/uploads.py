@@ -9,7 +9,7 @@ what a file's reader left unread is skipped, and still counted, when the next fi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -111,6 +111,15 @@ class UploadReader:
         self._limits = limits
         self._events = _Events(pieces, limits, archives, declared_bytes=declared_bytes)
 
+    @property
+    def observe(self) -> Callable[[FileEvent | None], None]:
+        """Is called with each event as it is read, also of what is skipped, and with None at the end."""
+        return self._events.observe
+
+    @observe.setter
+    def observe(self, observe: Callable[[FileEvent | None], None]) -> None:
+        self._events.observe = observe
+
     async def begins_with_archive(self) -> bool:
         """Whether the first file is an archive; to be asked before any file. Raises what breaks the request."""
         return isinstance(await self._events.peek(), ArchiveBegin)
@@ -167,6 +176,7 @@ class _Events:
         *,
         declared_bytes: int | None,
     ) -> None:
+        self.observe: Callable[[FileEvent | None], None] = lambda _event: None
         self._pieces = pieces
         self._limits = limits
         self._unpacking: Unpacking | None = None
@@ -206,8 +216,10 @@ class _Events:
                 event = next(self._coming, None)
                 if event is not None:
                     self._since_pause += len(event) if isinstance(event, bytes) else 1
+                    self.observe(event)
                     return event
                 if self._ended:
+                    self.observe(None)
                     return None
                 await self._read()
             except ServiceError as error:

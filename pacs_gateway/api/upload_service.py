@@ -11,11 +11,13 @@ from pacs_gateway.api.many_files import ManyFiles
 from pacs_gateway.api.mapping import log_to_proto, stored_to_fields
 from pacs_gateway.api.paging import next_page_token, page_request
 from pacs_gateway.api.preflight import preflight_answers
+from pacs_gateway.api.replaying import ContentDigest, are_final, asked_by, request_id_of
 from pacs_gateway.api.roles import OVERWRITERS, expect_role
 from pacs_gateway.domain.tags import Edits, RecordReason
 from pacs_gateway.domain.upload import OnConflict, PatientMatch, UploadOptions, UploadSource
 from pacs_gateway.domain.upload_log import UploadLogFilter, UploadStatus
 from pacs_gateway.use_cases.preflight import Preflight
+from pacs_gateway.use_cases.requests import Requests
 from pacs_gateway.use_cases.upload_logs import UploadLogBook
 from pacs_gateway.use_cases.uploads import Uploads
 from ris.pacs.v1 import upload_service_pb2, upload_service_pb2_grpc
@@ -47,9 +49,16 @@ class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
     """Reads the requests, has the use cases do the work, and words the answers."""
 
     def __init__(
-        self, *, uploads: Uploads, log_book: UploadLogBook, limits: UploadLimits, archives: ArchiveLimits
+        self,
+        *,
+        uploads: Uploads,
+        log_book: UploadLogBook,
+        requests: Requests,
+        limits: UploadLimits,
+        archives: ArchiveLimits,
     ) -> None:
         self._uploads = uploads
+        self._requests = requests
         self._log_book = log_book
         self._limits = limits
         self._archives = archives
@@ -59,23 +68,46 @@ class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
     ) -> upload_service_pb2.UploadResponse:
         """Stores one file."""
         first, reader = await open_upload(request_iterator, context, self._limits, archives=self._archives)
-        upload = await self._uploads.open(_options(first), by=CALLER.get().user_id)
-        file = await reader.only_file()
-        stored = await upload.store(file.name, file)
-        return upload_service_pb2.UploadResponse(**stored_to_fields(file.name, stored))
+        options, by = _options(first), CALLER.get().user_id
+        request_id = request_id_of(first, context)
+        content = ContentDigest(reader, wanted=bool(request_id))
+        async with await self._requests.open(request_id, asked_by(first), by=by) as request:
+            if request.is_replay:
+                async for _ in await reader.only_file():
+                    pass
+                return upload_service_pb2.UploadResponse.FromString(request.replayed(content.value)[0])
+            upload = await self._uploads.open(options, by=by)
+            file = await reader.only_file()
+            stored = await upload.store(file.name, file)
+            answer = upload_service_pb2.UploadResponse(**stored_to_fields(file.name, stored))
+            await request.finish(content.value, [answer.SerializeToString()])
+            return answer
 
     async def UploadMultiple(  # noqa: N802
         self, request_iterator: AsyncIterator[upload_service_pb2.UploadMultipleRequest], context: _Context
     ) -> AsyncIterator[upload_service_pb2.UploadMultipleResponse]:
         """Stores many files."""
         first, reader = await open_upload(request_iterator, context, self._limits, archives=self._archives)
-        options = _options(first)
-        if not first.upload_source and await reader.begins_with_archive():
-            options = replace(options, source=UploadSource.CD_IMPORT)
-        upload = await self._uploads.open(options, by=CALLER.get().user_id)
-        files = ManyFiles(upload, self._uploads.directories, keeps_instances=not options.edits.force)
-        async for answer in files.answers(reader):
-            yield answer
+        options, by = _options(first), CALLER.get().user_id
+        request_id = request_id_of(first, context)
+        content = ContentDigest(reader, wanted=bool(request_id))
+        async with await self._requests.open(request_id, asked_by(first), by=by) as request:
+            if request.is_replay:
+                async for file in reader.files():
+                    await file.skip()
+                for known in request.replayed(content.value):
+                    yield upload_service_pb2.UploadMultipleResponse.FromString(known)
+                return
+            if not first.upload_source and await reader.begins_with_archive():
+                options = replace(options, source=UploadSource.CD_IMPORT)
+            upload = await self._uploads.open(options, by=by)
+            files = ManyFiles(upload, self._uploads.directories, keeps_instances=not options.edits.force)
+            answers = []
+            async for answer in files.answers(reader):
+                yield answer
+                answers.append(answer)
+            if content.complete and are_final(answers):
+                await request.finish(content.value, [answer.SerializeToString() for answer in answers])
 
     async def Preflight(  # noqa: N802
         self, request_iterator: AsyncIterator[upload_service_pb2.PreflightRequest], context: _Context

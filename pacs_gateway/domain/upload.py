@@ -47,6 +47,17 @@ class FileStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class KnownRequest:
+    """What is known of a request: SHA-256 (hex) of what it asked and of what it brought, and how it was answered, None
+    while it is under way.
+    """
+
+    asked_sha256: str
+    content_sha256: str
+    answers: tuple[bytes, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
 class UploadOptions:
     """What holds for every file of an upload. Without `patient_id` there is nothing to match."""
 

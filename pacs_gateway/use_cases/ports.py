@@ -20,6 +20,7 @@ from pacs_gateway.domain.registry import (
 )
 from pacs_gateway.domain.study import Counts, Fingerprint, PacsSeries, PacsStudy, StoredInstance, StudyFilter, StudyLink
 from pacs_gateway.domain.tags import DicomTags, Edits
+from pacs_gateway.domain.upload import KnownRequest
 from pacs_gateway.domain.upload_log import Deletion, Difference, UploadLog, UploadLogEntry, UploadLogFilter
 from service_runtime.errors import ServiceError
 
@@ -231,6 +232,23 @@ class LedgerEntries(Protocol):
         """Has no log count the instance any more."""
 
 
+class UploadRequests(Protocol):
+    """The requests that carry an id, by user and id."""
+
+    async def claim(
+        self, user_id: UUID, request_id: str, asked_sha256: str, *, keep_seconds: float, lease_seconds: float
+    ) -> KnownRequest | None:
+        """Takes the id for a request; where it is taken, what is known of the one that has it. One that is under way at
+        a gateway without a sign of life for `lease_seconds` has it no more, nor one of which the time is over.
+        """
+
+    async def finish(self, user_id: UUID, request_id: str, content_sha256: str, answers: Sequence[bytes]) -> None:
+        """Keeps the answers to the request."""
+
+    async def release(self, user_id: UUID, request_id: str) -> None:
+        """Gives up the id of a request that is not to be replayed."""
+
+
 class UnitOfWork(Protocol):
     """One transaction: what is not committed when it ends is rolled back."""
 
@@ -239,6 +257,7 @@ class UnitOfWork(Protocol):
     users: Users
     upload_logs: UploadLogs
     ledger: LedgerEntries
+    requests: UploadRequests
 
     async def lock_study(self, study_uid: str) -> None:
         """Waits for, and holds until the end of the transaction, the right to change what is known of a study."""

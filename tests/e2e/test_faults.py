@@ -111,6 +111,22 @@ async def test_what_an_orthanc_never_answered_is_found_out_later(caller: Client,
     assert logs["total_size"] == 0
 
 
+@pytest.mark.parametrize("edits", [{}, {"StudyDescription": "Other"}])
+async def test_damage_that_is_found_after_orthanc_has_most_of_a_file_stores_nothing(
+    caller: Client, books: Books, edits: dict[str, str]
+) -> None:
+    """M11: a file that ends early breaks off the way into Orthanc, which by then has megabytes of it."""
+    first = fresh_file()
+    file = fresh_file(like=first, EncapsulatedDocument=bytes(5_000_000))
+    await caller.stored(first)
+    expect_error(await caller.upload(file.content[:4_000_000], **edits), 400, "TRUNCATED_FILE")
+    await books.settled()
+    assert await books.check(first.study_uid) == 1
+    assert (await caller.log(first.study_uid))["number_of_files"] == 1
+    again = await caller.stored(file, **edits)
+    assert await books.check(first.study_uid, [again]) == 2
+
+
 async def broken_off(fragile: Stack, caller: Client, books: Books, part: str) -> None:
     """An upload of a study during which a part goes away and comes back."""
     files = study_of(40)

@@ -105,6 +105,22 @@ async def test_what_to_do_in_a_conflict_is_the_callers_choice(client: Client, st
     assert again["status"] == "already_stored"
 
 
+async def test_a_request_with_a_key_is_replayed_or_refused(client: Client) -> None:
+    """Idempotency-Key: the same again is given the first answer, another file or option under it is refused."""
+    file, other = fresh_file(), fresh_file()
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+
+    async def send(content: bytes, **params: str) -> httpx.Response:
+        return await client.send("POST", f"{API}/upload", params=params, files=form(("x.dcm", content)), headers=key)
+
+    first, second = await send(file.content), await send(file.content)
+    assert (first.status_code, first.json()["status"]) == (200, "stored")
+    assert second.json() == first.json()
+    expect_error(await send(other.content), 409, "REQUEST_ID_REUSED")
+    expect_error(await send(file.content, StudyDescription="Other"), 409, "REQUEST_ID_REUSED")
+    assert not await client.in_pacs(other.study_uid)
+
+
 async def test_the_same_file_at_the_same_moment_is_stored_once(client: Client) -> None:
     """Of fifty uploads of one file at once, one stores it and all others are told that it is there."""
     file = fresh_file()

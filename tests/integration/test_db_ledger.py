@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from pacs_gateway.adapters.db import PostgresDatabase
 from pacs_gateway.domain.ledger import FileState, LedgerFile, Step, StudyFacts
 from pacs_gateway.domain.registry import PatientEntry, Role, UserEntry
+from pacs_gateway.domain.upload import KnownRequest
 from pacs_gateway.domain.upload_log import Difference, UploadLog, UploadStatus
 from tests.integration.databases import Migrated, connected, execute, migrated_database
 from tests.integration.ledger_files import NOW, content_of, failed, file_of, verified
@@ -436,3 +437,36 @@ async def test_a_log_in_progress_without_an_open_entry_is_unfinished(world: Worl
     await world.write(file_of(world.log, 1))
     await execute(world.url, "UPDATE dicom_upload_logs SET uploaded_at = now() - interval '1 minute'")
     assert await unfinished() == []
+
+
+# --- requests that carry an id
+
+
+async def test_an_id_is_claimed_once_kept_and_freed(world: World) -> None:
+    """Who claims a free id has it; others are told what is known, until it is released, its time is over, or its
+    gateway dead.
+    """
+    user = uuid4()
+
+    async def claim(asked: str = "a", *, keep: float = 60, lease: float = 30) -> KnownRequest | None:
+        async with world.database.begin() as work:
+            known = await work.requests.claim(user, "r", asked, keep_seconds=keep, lease_seconds=lease)
+            await work.commit()
+        return known
+
+    await world.database.ledger.beat()
+    assert await claim() is None
+    assert await claim("b") == KnownRequest("a", "", None)
+    assert await claim(lease=-1) is None
+    async with world.database.begin() as work:
+        await work.requests.finish(user, "r", "c", [b"1", b"2"])
+        await work.requests.release(user, "r")
+        await work.commit()
+    assert await claim(lease=-1) == KnownRequest("a", "c", (b"1", b"2"))
+    await execute(world.url, "UPDATE upload_requests SET expires_at = now() - interval '1 second'")
+    assert await claim() is None
+    async with world.database.begin() as work:
+        await work.requests.release(user, "r")
+        await work.commit()
+    claims = await asyncio.gather(*(claim() for _ in range(8)))
+    assert claims.count(None) == 1

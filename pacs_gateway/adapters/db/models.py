@@ -19,6 +19,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -29,13 +30,14 @@ from sqlalchemy import (
     text,
     true,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from pacs_gateway.domain.ledger import FileState
 from pacs_gateway.domain.registry import Role
 from pacs_gateway.domain.upload_log import UploadStatus
 
 # The revision of migrations/ that this code works with.
-SCHEMA_REVISION = "0005"
+SCHEMA_REVISION = "0006"
 
 UPLOAD_SOURCES = ("manual", "api", "cd_import")
 
@@ -208,6 +210,19 @@ gateways = Table(
     metadata,
     Column("id", Uuid(), primary_key=True),
     Column("seen_at", DateTime(timezone=True), nullable=False),
+)
+
+# What was answered to uploads that carried a request id; no answers yet while one is under way.
+upload_requests = Table(
+    "upload_requests",
+    metadata,
+    Column("user_id", Uuid(), primary_key=True),
+    Column("request_id", String(128), primary_key=True),
+    Column("gateway_id", Uuid(), nullable=False),
+    Column("asked_sha256", String(64), nullable=False),
+    _text("content_sha256", 64),
+    Column("answers", ARRAY(LargeBinary())),
+    Column("expires_at", DateTime(timezone=True), nullable=False, index=True),
 )
 
 study_deletions = Table(

@@ -19,6 +19,7 @@ from pacs_gateway.domain.registry import (
     UserEntry,
 )
 from pacs_gateway.domain.study import StudyLink
+from pacs_gateway.domain.upload import KnownRequest
 from pacs_gateway.domain.upload_log import (
     Deletion,
     Difference,
@@ -64,6 +65,7 @@ class FakeDatabase:
         self.current: set[UUID] = set()
         self.ledger = FakeLedger(self)
         self.gateways_dead = False
+        self.requests: dict[tuple[UUID, str], KnownRequest] = {}
         self.led_by_another = False
         self.compared: dict[UUID, Difference] = {}
 
@@ -110,6 +112,7 @@ class FakeUnitOfWork:
         self.users = FakeUsers(self)
         self.upload_logs = FakeUploadLogs(self)
         self.ledger = FakeLedgerEntries(self)
+        self.requests = FakeRequests(self)
 
     async def lock_study(self, study_uid: str) -> None:
         """Holds the study to the end of this unit of work."""
@@ -150,6 +153,29 @@ class FakeUnitOfWork:
         await self.database.hooks.reach("statement")
         seen = getattr(self.database.tables, table) | getattr(self.changes, table)
         return {row_id: row for row_id, row in seen.items() if row_id not in self.gone}
+
+
+class FakeRequests:
+    """The requests that carry an id; each call is its own transaction here."""
+
+    def __init__(self, work: FakeUnitOfWork) -> None:
+        self._known = work.database.requests
+
+    async def claim(self, user_id: UUID, request_id: str, asked_sha256: str, **_times: float) -> KnownRequest | None:
+        """Takes the id, or tells who has it."""
+        known = self._known.get((user_id, request_id))
+        if known is None:
+            self._known[user_id, request_id] = KnownRequest(asked_sha256, "", None)
+        return known
+
+    async def finish(self, user_id: UUID, request_id: str, content_sha256: str, answers: Sequence[bytes]) -> None:
+        """Keeps the answers."""
+        known = self._known[user_id, request_id]
+        self._known[user_id, request_id] = KnownRequest(known.asked_sha256, content_sha256, tuple(answers))
+
+    async def release(self, user_id: UUID, request_id: str) -> None:
+        """Gives the id up."""
+        self._known.pop((user_id, request_id), None)
 
 
 class FakePatients:

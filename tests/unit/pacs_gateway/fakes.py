@@ -25,6 +25,7 @@ from pacs_gateway.domain.upload_log import UploadLog
 from pacs_gateway.use_cases.deletions import Deletions
 from pacs_gateway.use_cases.ports import fate_unknown
 from pacs_gateway.use_cases.reconciling import Reconciler
+from pacs_gateway.use_cases.requests import Requests
 from pacs_gateway.use_cases.streams import Keeping
 from pacs_gateway.use_cases.studies import Studies
 from pacs_gateway.use_cases.uploads import Uploads
@@ -365,6 +366,7 @@ class World:
             interval_seconds=60,
             compare_seconds=3600,
         )
+        self.requests = Requests(database=self.database, keep_seconds=60, lease_seconds=30)
         self.studies = Studies(database=self.database, pacs=self.pacs, max_listed=5000)
 
     def uploads(self, unknown: UnknownPatients = UnknownPatients.CREATE) -> Uploads:

@@ -34,7 +34,9 @@ from tests.unit.service_runtime.zips import Entry, zip_of
 def servicer_of(world: World, unknown: UnknownPatients = UnknownPatients.CREATE) -> UploadServicer:
     """A servicer over the fakes."""
     book = UploadLogBook(database=world.database)
-    return UploadServicer(uploads=world.uploads(unknown), log_book=book, limits=LIMITS, archives=ARCHIVES)
+    return UploadServicer(
+        uploads=world.uploads(unknown), log_book=book, requests=world.requests, limits=LIMITS, archives=ARCHIVES
+    )
 
 
 async def foresee(

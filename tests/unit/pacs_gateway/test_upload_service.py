@@ -53,7 +53,11 @@ def servicer(world: World) -> UploadServicer:
 def servicer_of(world: World, limits: UploadLimits = LIMITS) -> UploadServicer:
     """A servicer over the fakes."""
     return UploadServicer(
-        uploads=world.uploads(), log_book=UploadLogBook(database=world.database), limits=limits, archives=ARCHIVES
+        uploads=world.uploads(),
+        log_book=UploadLogBook(database=world.database),
+        requests=world.requests,
+        limits=limits,
+        archives=ARCHIVES,
     )
 
 
