@@ -14,8 +14,8 @@ class Limits:
     """The limits on one file. Going past one is STRUCTURE_LIMIT.
 
     `depth` counts sequences within sequences; `header_bytes` everything that is no bulk data; `elements` also counts
-    items; a deflated data set may inflate to `inflated_bytes`, and to `inflation_ratio` times the bytes it came as once
-    it is past the first MiB.
+    items, and what was looked at in vain for a sequence in a UN; a deflated data set may inflate to `inflated_bytes`,
+    and to `inflation_ratio` times the bytes it came as once it is past the first MiB.
     """
 
     depth: int = 100

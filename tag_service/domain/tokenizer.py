@@ -186,13 +186,19 @@ class Tokenizer:
                 kind = SEQUENCE
             elif length == UNDEFINED_LENGTH:
                 kind, vr = nesting.kind_of(tag, vr, base + pos)
-            elif vr == "UN" and 8 <= length <= WHOLE_BYTES:
+            elif vr == "UN" and 8 <= length <= WHOLE_BYTES and len(stack) // 2 < self._limits.depth:
                 if len(buf) - pos < size + length:
                     buf = yield from self._source.fill(pos, size + length)
                     base, pos = self._source.base, 0
                 depth = self._limits.depth - len(stack) // 2
-                if depth and holds_items(buf[pos + size : pos + size + length], depth=depth):
+                is_sequence, looked_at = holds_items(buf[pos + size : pos + size + length], depth=depth)
+                if is_sequence:
                     kind = SEQUENCE
+                else:
+                    # Looking in vain takes as long as reading.
+                    elements += looked_at
+                    if elements > max_elements:
+                        raise nesting.too_much("elements", max_elements)
             if kind == SEQUENCE:
                 header_bytes += size
                 header = buf[pos : pos + size]

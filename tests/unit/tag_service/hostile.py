@@ -71,6 +71,7 @@ FILES: dict[str, Callable[[], Iterable[bytes]]] = {
         (IMPLICIT.header(0x00400275, "SQ", UNDEFINED) + OPEN_ITEM) * 100_000,
     ],
     "UN in UN in UN": lambda: [HEAD, _nested_un(60_000)],
+    "UN that nearly is a sequence": lambda: [HEAD, *repeat(_nearly_a_sequence(60_000), 900)],
     "text of 4 GiB": lambda: [HEAD, EXPLICIT.header(0x00204000, "UT", UNDEFINED - 1), bytes(MIB)],
     "bulk data of 4 GiB": lambda: [HEAD, EXPLICIT.header(0x00420011, "OB", UNDEFINED - 1), bytes(MIB)],
     "sequence of 4 GiB": lambda: [HEAD, EXPLICIT.header(0x00400275, "SQ", UNDEFINED - 1), ITEM * 1000],
@@ -104,6 +105,12 @@ FILES: dict[str, Callable[[], Iterable[bytes]]] = {
     ],
     "64 MiB of text": lambda: [HEAD, *_many(EXPLICIT.element(0x00204000, "UT", b"x" * 1_000_000), 70)],
 }
+
+
+def _nearly_a_sequence(size: int) -> bytes:
+    """A value of VR UN that is an item, but for its end."""
+    item = IMPLICIT.tag(0xFFFEE000, UNDEFINED) + IMPLICIT.element(0x00111001, "UN", b"") * (size // 8)
+    return EXPLICIT.element(0x00111001, "UN", item + bytes(8))
 
 
 def _nested_un(size: int) -> bytes:
