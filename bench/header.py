@@ -13,11 +13,11 @@ from collections.abc import Callable
 import pydicom
 
 from bench import report
-from tag_service.domain import tokens
-from tag_service.domain.dictionary import PIXEL_TAGS
-from tag_service.domain.limits import Limits
-from tag_service.domain.reading import HeaderReader
-from tag_service.domain.tokenizer import Tokenizer
+from tag_service.domain.parsing import tokens
+from tag_service.domain.parsing.tokenizer import Tokenizer
+from tag_service.domain.reading.header_reader import HeaderReader
+from tag_service.domain.standard.dictionary import PIXEL_TAGS
+from tag_service.domain.standard.limits import Limits
 from tests.files import sample_bytes
 
 PLAIN = (

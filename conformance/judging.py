@@ -12,7 +12,7 @@ from conformance.differences import Difference, Kind
 from conformance.trees import Node, tree_of
 from conformance.walker import BrokenError, Walked, walk
 from service_runtime.errors import Reason, ServiceError
-from tag_service.domain.edits import Edits
+from tag_service.domain.editing.edits import Edits
 
 ResultT = TypeVar("ResultT")
 

@@ -16,7 +16,7 @@ from pydicom.multival import MultiValue
 
 from conformance.differences import Difference, Kind
 from conformance.trees import Node
-from tag_service.domain.dicom_tags import DicomTags
+from tag_service.domain.reading.dicom_tags import DicomTags
 
 DCMDUMP: Final = shutil.which("dcmdump")
 _DCMDUMP_SECONDS: Final = 60

@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 from typing import Final
 
 from conformance.walker import ITEM_END, SEQUENCE_END, Part
-from tag_service.domain import tokens
-from tag_service.domain.dicom_json import JsonWriter
-from tag_service.domain.dicom_tags import DicomTags
-from tag_service.domain.edits import Edits
-from tag_service.domain.limits import Limits
-from tag_service.domain.reading import HeaderReader
-from tag_service.domain.rewrite import rewriter_of
-from tag_service.domain.tokenizer import Tokenizer
+from tag_service.domain.editing.edits import Edits
+from tag_service.domain.editing.rewrite import rewriter_of
+from tag_service.domain.parsing import tokens
+from tag_service.domain.parsing.tokenizer import Tokenizer
+from tag_service.domain.reading.dicom_json import JsonWriter
+from tag_service.domain.reading.dicom_tags import DicomTags
+from tag_service.domain.reading.header_reader import HeaderReader
+from tag_service.domain.standard.limits import Limits
 
 LIMITS: Final = Limits()
 PIECE_BYTES: Final = 256 * 1024

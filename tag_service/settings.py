@@ -3,7 +3,7 @@
 from pydantic import Field, SecretStr, field_validator
 
 from service_runtime.settings import RuntimeSettings
-from tag_service.domain.limits import MIB, Limits
+from tag_service.domain.standard.limits import MIB, Limits
 from tag_service.use_cases.deidentifying import MIN_KEY_CHARACTERS
 
 

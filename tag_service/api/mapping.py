@@ -7,13 +7,13 @@ from typing import Final, TypeVar
 
 from ris.tags.v1 import dicom_tags_pb2, tag_service_pb2
 from service_runtime.errors import InvalidFieldError, Violation
-from tag_service.domain.chosen import ChosenAttribute
 from tag_service.domain.deidentify.options import Dates, Options
-from tag_service.domain.dicom_tags import DicomTags, Header
-from tag_service.domain.edits import Edits, Mode
-from tag_service.domain.problems import Problem
-from tag_service.domain.provenance import ModificationReason
-from tag_service.domain.validation import Verdict
+from tag_service.domain.editing.edits import Edits, Mode
+from tag_service.domain.editing.provenance import ModificationReason
+from tag_service.domain.reading.chosen import ChosenAttribute
+from tag_service.domain.reading.dicom_tags import DicomTags, Header
+from tag_service.domain.standard.problems import Problem
+from tag_service.domain.validating.validation import Verdict
 from tag_service.use_cases.deidentifying import Deidentification
 
 ChoiceT = TypeVar("ChoiceT", bound=StrEnum)

@@ -19,9 +19,9 @@ from tag_service.api.mapping import (
     options_from,
     verdict_to_proto,
 )
-from tag_service.domain.chosen import choose
-from tag_service.domain.limits import Limits
-from tag_service.domain.rewrite import Rewriter
+from tag_service.domain.editing.rewrite import Rewriter
+from tag_service.domain.reading.chosen import choose
+from tag_service.domain.standard.limits import Limits
 from tag_service.use_cases.deidentifying import KEY_FIELD, Deidentifying
 from tag_service.use_cases.modifying import Modifying
 from tag_service.use_cases.reading import read_all_tags, read_chosen_tags, read_tags, validate

@@ -9,8 +9,8 @@ from tag_service.domain.deidentify.actions import actions_of
 from tag_service.domain.deidentify.options import Options
 from tag_service.domain.deidentify.profile import Profile
 from tag_service.domain.deidentify.reach import TAGS, Reach, reach_of
-from tag_service.domain.limits import Limits
-from tag_service.domain.rewrite import Rewriter
+from tag_service.domain.editing.rewrite import Rewriter
+from tag_service.domain.standard.limits import Limits
 
 # With a shorter key somebody who knows a UID and its replacement could try keys until one fits.
 MIN_KEY_CHARACTERS: Final = 32

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
-from tag_service.domain.edits import Edits
-from tag_service.domain.limits import Limits
-from tag_service.domain.rewrite import Rewriter, rewriter_of
+from tag_service.domain.editing.edits import Edits
+from tag_service.domain.editing.rewrite import Rewriter, rewriter_of
+from tag_service.domain.standard.limits import Limits
 
 # What stands in a file as the system that edited it.
 _SYSTEM: Final = "RIS_DICOM_GW"

@@ -3,13 +3,13 @@
 from collections.abc import AsyncIterable
 
 from service_runtime.errors import Reason, ServiceError
-from tag_service.domain.chosen import Choice, ChosenAttribute
-from tag_service.domain.chosen_reading import ChosenReader
-from tag_service.domain.dicom_json import ANSWER_BYTES, JsonWriter
-from tag_service.domain.dicom_tags import Header
-from tag_service.domain.limits import Limits
-from tag_service.domain.reading import HeaderReader
-from tag_service.domain.validation import Validator, Verdict
+from tag_service.domain.reading.chosen import Choice, ChosenAttribute
+from tag_service.domain.reading.chosen_reading import ChosenReader
+from tag_service.domain.reading.dicom_json import ANSWER_BYTES, JsonWriter
+from tag_service.domain.reading.dicom_tags import Header
+from tag_service.domain.reading.header_reader import HeaderReader
+from tag_service.domain.standard.limits import Limits
+from tag_service.domain.validating.validation import Validator, Verdict
 from tag_service.use_cases.feeding import INLINE_BYTES, feed, in_worker, opened, parts_of
 
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from tag_service.domain.rewrite import Rewriter
+from tag_service.domain.editing.rewrite import Rewriter
 from tag_service.use_cases.feeding import feed, in_worker, opened, parts_of
 from tag_service.use_cases.room import Room
 

@@ -6,7 +6,7 @@ which may be part of a date or an identifier. A person whose name is such a word
 import re
 from typing import Final
 
-from tag_service.domain.vr import SINGLE_VALUED_VRS
+from tag_service.domain.standard.vr import SINGLE_VALUED_VRS
 
 # Where: regions, organs, vessels.
 _REGIONS: Final = """

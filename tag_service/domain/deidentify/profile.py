@@ -3,14 +3,14 @@
 from typing import Final
 
 from service_runtime.errors import Reason, ServiceError
-from tag_service.domain import dictionary
 from tag_service.domain.deidentify import safe
 from tag_service.domain.deidentify.actions import PATIENT_ID, Action, actions_of
 from tag_service.domain.deidentify.cleaning import cleaned
 from tag_service.domain.deidentify.options import Dates, Options, methods
 from tag_service.domain.deidentify.pseudonyms import Pseudonyms, shifted
-from tag_service.domain.plan import Addition
-from tag_service.domain.treatment import Fate, Identity
+from tag_service.domain.editing.plan import Addition
+from tag_service.domain.editing.treatment import Fate, Identity
+from tag_service.domain.standard import dictionary
 
 # What a value that says nothing looks like, for each VR whose values are text or numbers (PS3.5 6.2).
 _DUMMIES: Final = {

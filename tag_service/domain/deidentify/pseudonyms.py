@@ -6,7 +6,7 @@ import re
 from datetime import date, timedelta
 from typing import Final
 
-from tag_service.domain.dictionary import name_of_uid
+from tag_service.domain.standard.dictionary import name_of_uid
 
 # Each use has a label of its own, so that no value under one says anything about another.
 _UID: Final = b"uid\0"

@@ -11,9 +11,9 @@ from pathlib import Path
 import pydicom
 import pydicom.data
 
-from tag_service.domain.edits import Edits
-from tag_service.domain.limits import Limits
-from tag_service.domain.rewrite import rewriter_of
+from tag_service.domain.editing.edits import Edits
+from tag_service.domain.editing.rewrite import rewriter_of
+from tag_service.domain.standard.limits import Limits
 
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"

@@ -12,20 +12,21 @@ import pytest
 from conformance.trees import tree_of
 from conformance.walker import walk
 from service_runtime.errors import Reason, ServiceError
-from tag_service.domain import rewrite, tokens
-from tag_service.domain.chosen import choose
-from tag_service.domain.chosen_reading import ChosenReader
 from tag_service.domain.deidentify.options import Dates, Options
 from tag_service.domain.deidentify.profile import Profile
-from tag_service.domain.dicom_json import JsonWriter
-from tag_service.domain.dictionary import tag_text
-from tag_service.domain.edits import Mode
-from tag_service.domain.limits import Limits
-from tag_service.domain.provenance import ModificationReason
-from tag_service.domain.reading import HeaderReader
-from tag_service.domain.rewrite import Rewriter
-from tag_service.domain.tokenizer import Tokenizer
-from tag_service.domain.validation import Validator, Verdict
+from tag_service.domain.editing import rewrite
+from tag_service.domain.editing.edits import Mode
+from tag_service.domain.editing.provenance import ModificationReason
+from tag_service.domain.editing.rewrite import Rewriter
+from tag_service.domain.parsing import tokens
+from tag_service.domain.parsing.tokenizer import Tokenizer
+from tag_service.domain.reading.chosen import choose
+from tag_service.domain.reading.chosen_reading import ChosenReader
+from tag_service.domain.reading.dicom_json import JsonWriter
+from tag_service.domain.reading.header_reader import HeaderReader
+from tag_service.domain.standard.dictionary import tag_text
+from tag_service.domain.standard.limits import Limits
+from tag_service.domain.validating.validation import Validator, Verdict
 from tests.unit.tag_service.building import DEFLATED, body, edit
 from tests.unit.tag_service.damaging import damaged_file
 from tests.unit.tag_service.random_edits import new_value, random_edits, replaced, transcoded, without_group_lengths

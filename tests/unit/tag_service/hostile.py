@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from service_runtime.errors import ServiceError
-from tag_service.domain.dicom_json import JsonWriter
-from tag_service.domain.edits import Edits
-from tag_service.domain.limits import MIB, Limits
-from tag_service.domain.reading import HeaderReader
-from tag_service.domain.rewrite import rewriter_of
-from tag_service.domain.validation import Validator
+from tag_service.domain.editing.edits import Edits
+from tag_service.domain.editing.rewrite import rewriter_of
+from tag_service.domain.reading.dicom_json import JsonWriter
+from tag_service.domain.reading.header_reader import HeaderReader
+from tag_service.domain.standard.limits import MIB, Limits
+from tag_service.domain.validating.validation import Validator
 from tests.unit.tag_service.building import AT, DEFLATED, EXPLICIT_LITTLE, IMPLICIT_LITTLE, Writer, part10
 
 EXPLICIT = Writer(EXPLICIT_LITTLE)

@@ -7,12 +7,12 @@ import pytest
 from ris.tags.v1 import dicom_tags_pb2, tag_service_pb2
 from service_runtime.errors import Reason
 from tag_service.api.mapping import content_disposition, edits_from, header_to_proto, verdict_to_proto
-from tag_service.domain.chosen import ChosenAttribute
-from tag_service.domain.dicom_tags import FIELDS, DicomTags, Header
-from tag_service.domain.dictionary import entry_of
-from tag_service.domain.edits import Edits
-from tag_service.domain.problems import Problem, ProblemCode, Severity
-from tag_service.domain.validation import Verdict
+from tag_service.domain.editing.edits import Edits
+from tag_service.domain.reading.chosen import ChosenAttribute
+from tag_service.domain.reading.dicom_tags import FIELDS, DicomTags, Header
+from tag_service.domain.standard.dictionary import entry_of
+from tag_service.domain.standard.problems import Problem, ProblemCode, Severity
+from tag_service.domain.validating.validation import Verdict
 
 
 def test_an_absent_option_is_not_an_empty_one():

@@ -18,8 +18,8 @@ from conformance.judging import READ, Judgement, judge
 from conformance.pool import judge_all
 from conformance.walker import BrokenError, walk
 from service_runtime.errors import Reason, ServiceError
-from tag_service.domain.edits import Edits
-from tag_service.domain.limits import Limits
+from tag_service.domain.editing.edits import Edits
+from tag_service.domain.standard.limits import Limits
 from tests.unit.tag_service.building import (
     DEFLATED,
     ENCODINGS,

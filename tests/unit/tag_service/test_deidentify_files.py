@@ -10,11 +10,11 @@ from pydicom._uid_dict import UID_dictionary
 from pydicom.data import get_testdata_file
 
 from service_runtime.errors import InvalidFieldError, Reason, ServiceError
-from tag_service.domain import dictionary
 from tag_service.domain.deidentify.options import Dates, Options
 from tag_service.domain.deidentify.reach import Doubt
 from tag_service.domain.deidentify.table import basic_actions
-from tag_service.domain.limits import Limits
+from tag_service.domain.standard import dictionary
+from tag_service.domain.standard.limits import Limits
 from tag_service.use_cases.deidentifying import Deidentifying, KeySource
 from tests.files import sample_bytes
 from tests.unit.tag_service.building import (

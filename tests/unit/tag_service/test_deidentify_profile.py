@@ -10,13 +10,13 @@ from pydicom._dicom_dict import DicomDictionary
 from pydicom.datadict import tag_for_keyword
 
 from service_runtime.errors import Reason, ServiceError
-from tag_service.domain import dictionary, values
 from tag_service.domain.deidentify import retention, safe
 from tag_service.domain.deidentify.options import Dates, Options, methods
 from tag_service.domain.deidentify.profile import _DUMMIES, Profile
 from tag_service.domain.deidentify.table import basic_actions
-from tag_service.domain.treatment import Fate, Identity
-from tag_service.domain.vr import VRS
+from tag_service.domain.editing.treatment import Fate, Identity
+from tag_service.domain.standard import dictionary, values
+from tag_service.domain.standard.vr import VRS
 
 KEY = b"one key of more than thirty-two bytes"
 OTHER_KEY = b"another key of more than thirty-two bytes"

@@ -3,9 +3,9 @@
 import pytest
 
 from service_runtime.errors import InvalidFieldError, Reason, ServiceError
-from tag_service.domain import paths
-from tag_service.domain.edits import Edits, plan
-from tag_service.domain.paths import Path, PrivateAttribute, Step
+from tag_service.domain.editing.edits import Edits, plan
+from tag_service.domain.standard import paths
+from tag_service.domain.standard.paths import Path, PrivateAttribute, Step
 
 
 def problems(**fields):

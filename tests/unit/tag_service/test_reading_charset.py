@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.charset import python_encoding
 
-from tag_service.domain.charset import DEFAULT, CharsetError, charsets_of, decode, decode_strict, encode, is_known
+from tag_service.domain.standard.charset import (
+    DEFAULT,
+    CharsetError,
+    charsets_of,
+    decode,
+    decode_strict,
+    encode,
+    is_known,
+)
 from tests.unit.tag_service.building import read
 from tests.unit.tag_service.tokens import CHARSET_FILES
 

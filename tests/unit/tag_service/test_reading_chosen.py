@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from pydicom.multival import MultiValue
 
 from service_runtime.errors import InvalidFieldError, Reason, ServiceError
-from tag_service.domain.chosen import MAX_CHOSEN, ChosenAttribute, choose
-from tag_service.domain.chosen_reading import VALUE_BYTES, ChosenReader
-from tag_service.domain.limits import Limits
-from tag_service.domain.problems import ProblemCode
-from tag_service.domain.reading import HeaderReader
+from tag_service.domain.reading.chosen import MAX_CHOSEN, ChosenAttribute, choose
+from tag_service.domain.reading.chosen_reading import VALUE_BYTES, ChosenReader
+from tag_service.domain.reading.header_reader import HeaderReader
+from tag_service.domain.standard.limits import Limits
+from tag_service.domain.standard.problems import ProblemCode
 from tests.unit.tag_service.building import (
     ENCODINGS,
     EXPLICIT_BIG,

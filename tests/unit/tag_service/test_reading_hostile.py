@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tag_service.domain.limits import MIB
+from tag_service.domain.standard.limits import MIB
 from tests.unit.tag_service.hostile import FILES, READERS
 
 ALLOWED_BYTES = 64 * MIB

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service_runtime.errors import Reason, ServiceError
-from tag_service.domain.dicom_json import INLINE_BYTES, JsonWriter
-from tag_service.domain.limits import Limits
+from tag_service.domain.reading.dicom_json import INLINE_BYTES, JsonWriter
+from tag_service.domain.standard.limits import Limits
 from tests.unit.tag_service.building import (
     DEFLATED,
     ENCODINGS,

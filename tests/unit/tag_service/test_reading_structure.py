@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service_runtime.errors import Reason, ServiceError
-from tag_service.domain import tokens
-from tag_service.domain.limits import MIB, Limits
-from tag_service.domain.problems import ProblemCode
-from tag_service.domain.tokenizer import Tokenizer
+from tag_service.domain.parsing import tokens
+from tag_service.domain.parsing.tokenizer import Tokenizer
+from tag_service.domain.standard.limits import MIB, Limits
+from tag_service.domain.standard.problems import ProblemCode
 from tests.unit.tag_service.building import (
     DEFLATED,
     ENCODINGS,

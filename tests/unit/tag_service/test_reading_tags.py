@@ -3,10 +3,10 @@
 import pytest
 
 from service_runtime.errors import Reason, ServiceError
-from tag_service.domain.dicom_tags import FIELDS
-from tag_service.domain.limits import Limits
-from tag_service.domain.problems import ProblemCode
-from tag_service.domain.reading import HeaderReader
+from tag_service.domain.reading.dicom_tags import FIELDS
+from tag_service.domain.reading.header_reader import HeaderReader
+from tag_service.domain.standard.limits import Limits
+from tag_service.domain.standard.problems import ProblemCode
 from tests.unit.tag_service.building import ENCODINGS, EXPLICIT_LITTLE, NAMES, Writer, plain, pydicom_files, read
 from tests.unit.tag_service.tokens import bytes_of, cut
 

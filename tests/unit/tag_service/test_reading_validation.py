@@ -4,8 +4,8 @@ import hashlib
 
 import pytest
 
-from tag_service.domain.limits import Limits
-from tag_service.domain.validation import Validator
+from tag_service.domain.standard.limits import Limits
+from tag_service.domain.validating.validation import Validator
 from tests.unit.tag_service.building import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, Writer, complete, plain
 from tests.unit.tag_service.tokens import bytes_of, cut
 

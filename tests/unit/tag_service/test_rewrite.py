@@ -5,10 +5,10 @@ import struct
 import pytest
 
 from service_runtime.errors import Reason, ServiceError
-from tag_service.domain.edits import Edits
-from tag_service.domain.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from tag_service.domain.limits import Limits
-from tag_service.domain.rewrite import rewriter_of
+from tag_service.domain.editing.edits import Edits
+from tag_service.domain.editing.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from tag_service.domain.editing.rewrite import rewriter_of
+from tag_service.domain.standard.limits import Limits
 from tests.unit.tag_service.building import (
     AT,
     DEFLATED,

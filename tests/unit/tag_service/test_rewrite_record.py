@@ -5,8 +5,8 @@ import struct
 import pytest
 
 from service_runtime.errors import InvalidFieldError, Reason, ServiceError
-from tag_service.domain.edits import Mode
-from tag_service.domain.provenance import ModificationReason
+from tag_service.domain.editing.edits import Mode
+from tag_service.domain.editing.provenance import ModificationReason
 from tests.unit.tag_service.building import (
     ENCODINGS,
     EXPLICIT_LITTLE,

@@ -6,9 +6,9 @@ import tracemalloc
 import pytest
 
 from service_runtime.errors import Reason, ServiceError
-from tag_service.domain.edits import Edits
-from tag_service.domain.limits import MIB, Limits
-from tag_service.domain.rewrite import rewriter_of
+from tag_service.domain.editing.edits import Edits
+from tag_service.domain.editing.rewrite import rewriter_of
+from tag_service.domain.standard.limits import MIB, Limits
 from tests.unit.tag_service.building import AT, EXPLICIT_LITTLE, IMPLICIT_LITTLE, Writer, body, edit, plain, read
 
 EXPLICIT = Writer(EXPLICIT_LITTLE)

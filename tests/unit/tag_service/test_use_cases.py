@@ -11,9 +11,9 @@ from contextlib import aclosing
 import pytest
 
 from service_runtime.errors import InvalidFieldError, Reason, ServiceError
-from tag_service.domain.chosen import choose
-from tag_service.domain.edits import Edits
-from tag_service.domain.limits import Limits
+from tag_service.domain.editing.edits import Edits
+from tag_service.domain.reading.chosen import choose
+from tag_service.domain.standard.limits import Limits
 from tag_service.use_cases import reading as reading_module
 from tag_service.use_cases.feeding import INLINE_BYTES, WORKERS, feed, in_worker, parts_of, workers
 from tag_service.use_cases.modifying import Modifying

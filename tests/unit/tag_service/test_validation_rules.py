@@ -7,14 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tag_service.domain import element_rules, plain_forms, values
-from tag_service.domain.charset import DEFAULT
-from tag_service.domain.dictionary import entry_of
-from tag_service.domain.limits import Limits
-from tag_service.domain.numbers import SIZES
-from tag_service.domain.problems import RULES, ProblemCode
-from tag_service.domain.reading import HeaderReader
-from tag_service.domain.validation import Validator
+from tag_service.domain.reading.header_reader import HeaderReader
+from tag_service.domain.standard import values
+from tag_service.domain.standard.charset import DEFAULT
+from tag_service.domain.standard.dictionary import entry_of
+from tag_service.domain.standard.limits import Limits
+from tag_service.domain.standard.numbers import SIZES
+from tag_service.domain.standard.problems import RULES, ProblemCode
+from tag_service.domain.validating import element_rules, plain_forms
+from tag_service.domain.validating.validation import Validator
 from tests.unit.tag_service.building import (
     DEFLATED,
     ENCODINGS,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydicom import config
 from pydicom.valuerep import validate_value
 
-from tag_service.domain import values
+from tag_service.domain.standard import values
 
 RIGHT = [
     ("AE", "STORE_SCP"),

@@ -6,9 +6,9 @@ from pathlib import Path
 import pydicom.data
 
 from service_runtime.errors import ServiceError
-from tag_service.domain import tokens
-from tag_service.domain.limits import Limits
-from tag_service.domain.tokenizer import Tokenizer
+from tag_service.domain.parsing import tokens
+from tag_service.domain.parsing.tokenizer import Tokenizer
+from tag_service.domain.standard.limits import Limits
 from tests.unit.tag_service.tree import DicomFile, Element, Fragments, Items
 
 TEST_FILES = Path(pydicom.data.__file__).parent / "test_files"

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tag_service.domain import tokens
-from tag_service.domain.limits import MIB, Limits
-from tag_service.domain.order import MESSAGES, TagOrder
-from tag_service.domain.problems import Problem
-from tag_service.domain.tokenizer import Tokenizer
-from tag_service.domain.tokens import Event, Run
+from tag_service.domain.parsing import tokens
+from tag_service.domain.parsing.order import MESSAGES, TagOrder
+from tag_service.domain.parsing.tokenizer import Tokenizer
+from tag_service.domain.parsing.tokens import Event, Run
+from tag_service.domain.standard.limits import MIB, Limits
+from tag_service.domain.standard.problems import Problem
 
 
 @dataclass(slots=True)

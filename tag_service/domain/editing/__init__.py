@@ -1,0 +1,1 @@
+"""Edits, and the file with them applied while it streams."""

@@ -1,0 +1,1 @@
+"""Tokens to attributes: the 20, chosen ones, all as DICOM JSON."""
