@@ -1,6 +1,6 @@
 """What an upload of a file would come to, found out by its header alone. Nothing is stored, and nothing is written."""
 
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -90,10 +90,26 @@ class Preflight:
             if self._edits.is_empty:
                 return original, original
             edited = tag_service.modify(source.whole(), self._edits)
-            async with aclosing(edited), aclosing(Replayable(edited, keeping)) as body:
+            beginning = _as_far_as_it_goes(edited)
+            async with aclosing(edited), aclosing(beginning), aclosing(Replayable(beginning, keeping)) as body:
                 return original, await tag_service.read_tags(body.beginning())
 
     async def _holds(self, tags: DicomTags) -> bool:
         identifiers = (tags.patient_id, tags.study_instance_uid, tags.series_instance_uid, tags.sop_instance_uid)
         held = await self._uploads.pacs.fingerprint(orthanc_id(*identifiers), read_again=False)
         return held is not None
+
+
+async def _as_far_as_it_goes(edited: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
+    """An edited file, which ends where a fault is found in it: what came before is asked for its header alone.
+
+    A fault before the first byte is raised, and so is one that may pass.
+    """
+    has_begun = False
+    try:
+        async for chunk in edited:
+            has_begun = True
+            yield chunk
+    except ServiceError as error:
+        if not has_begun or error.retry_after is not None:
+            raise

@@ -15,6 +15,7 @@ from ris.pacs.v1.upload_service_pb2 import PreflightRequest, PreflightResponse, 
 from service_runtime.errors import InvalidFieldError, Reason, ServiceError
 from tests.unit.pacs_gateway.fake_context import FakeContext, called_by, stream_of
 from tests.unit.pacs_gateway.fakes import (
+    END,
     JONES,
     ORDER_OF_JONES,
     ORDER_OF_SMITH,
@@ -24,6 +25,7 @@ from tests.unit.pacs_gateway.fakes import (
     file_of,
     orthanc_away,
     refused,
+    tag_service_away,
     tags_of,
 )
 from tests.unit.pacs_gateway.hooks import raising
@@ -251,3 +253,16 @@ def test_nothing_is_compared_with_nobody() -> None:
     assert [one.match for one in found] == [Match.MATCH, Match.MATCH, Match.UNKNOWN, Match.UNKNOWN]
     assert compare(tags, replace(SMITH, birth_date=date(1970, 1, 2)), None)[2].match is Match.MATCH
     assert {one.name for one in compare(tags, SMITH, ORDER_OF_SMITH)} <= set(asdict(tags))
+
+
+async def test_damage_behind_the_header_is_left_to_the_upload(world: World) -> None:
+    """A fault that the edits find behind the header is no verdict, also when it is told before the tags are; but that a
+    part is away is told.
+    """
+    world.tag_service.reading_on = True
+    cut = slice_of(1).removesuffix(END)
+    (answer,) = await foresee(world, cut, set=["Modality=MR"])
+    assert (answer.status, answer.tags.modality) == ("acceptable", "MR")
+    world.tag_service.hooks.at("end", raising(tag_service_away))
+    (answer,) = await foresee(world, slice_of(1), set=["Modality=MR"])
+    assert (answer.status, answer.error.reason) == ("refused", "TAG_SERVICE_UNAVAILABLE")
