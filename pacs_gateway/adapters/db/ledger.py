@@ -26,9 +26,10 @@ _WRITTEN: Final = tuple(column for column in files.columns if column.name != "is
 _NAMES: Final = ", ".join(column.name for column in _WRITTEN)
 _ARRAYS: Final = ", ".join(f"CAST(:{column.name} AS {_TYPES.get(type(column.type), 'text')}[])" for column in _WRITTEN)
 _CHANGED: Final = ", ".join(f"{column.name} = excluded.{column.name}" for column in _WRITTEN if column.name != "id")
+# The registry is shared first, as everywhere: without a column in it, its condition is looked at before any row is.
 # What was seen in the PACS is not unseen by a gateway that does not know of it.
 _UPSERT: Final = f"""
-    INSERT INTO dicom_upload_files ({_NAMES}) SELECT * FROM unnest({_ARRAYS})
+    INSERT INTO dicom_upload_files ({_NAMES}) SELECT * FROM unnest({_ARRAYS}) WHERE ({SHARE_REGISTRY})::text IS NOT NULL
         ON CONFLICT (id) DO UPDATE SET {_CHANGED}
      WHERE dicom_upload_files.state <> 'verified' OR excluded.state = 'verified'
  RETURNING *"""  # noqa: S608 - the names are those of the table
@@ -54,7 +55,7 @@ UPDATE dicom_upload_files file SET state = 'failed', finished_at = new.finished_
  WHERE new.state = 'verified' AND file.orthanc_id = new.orthanc_id AND file.id <> new.id
    AND file.state IN ('received', 'stored') AND file.gateway_id IS NULL
 """)  # noqa: S608
-# The registry is shared first, as everywhere: without a column in it, its condition is looked at before any row is.
+# Here, too, the registry is shared before a row is locked.
 _LOCK_LOGS: Final = text(f"""
 SELECT id, number_of_files, total_size_bytes, is_deleted FROM dicom_upload_logs
  WHERE id = ANY(CAST(:ids AS uuid[])) AND ({SHARE_REGISTRY})::text IS NOT NULL
@@ -215,7 +216,6 @@ async def _begin(session: Session, begun: Sequence[LedgerFile], gateway_id: UUID
         return []
     complete = [file for file in begun if file.stored.md5]
     values = _columns(begun, gateway_id) | {"instances": sorted({file.orthanc_id for file in complete})}
-    await session.share_registry()
     found = (await session.execute(_BEGIN, values)).all()
     return [*complete, *map(_file, found)]
 
