@@ -14,7 +14,7 @@ INLINE_BYTES: Final = 8 * 1024
 # Parsing holds Python's global lock: more threads than one would only get in each other's way. The other is for what
 # goes on without the lock, inflating. Calls take turns by parts of so many bytes, which keep a worker for about 10 ms.
 WORKERS: Final = 2
-_PART_BYTES: Final = 256 * 1024
+PART_BYTES: Final = 256 * 1024
 
 
 class Reader(Protocol[ResultT_co]):
@@ -46,9 +46,9 @@ def workers() -> ThreadPoolExecutor:
 def parts_of(chunk: bytes, reader: Reader[object]) -> Iterator[bytes]:
     """The chunk in parts to feed the reader one by one, none of which keeps others waiting for long."""
     start = 0
-    while len(chunk) - start > _PART_BYTES and not reader.passes_on(len(chunk) - start):
-        yield chunk[start : start + _PART_BYTES]
-        start += _PART_BYTES
+    while len(chunk) - start > PART_BYTES and not reader.passes_on(len(chunk) - start):
+        yield chunk[start : start + PART_BYTES]
+        start += PART_BYTES
     yield chunk[start:] if start else chunk
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tag_service.domain.editing.rewrite import Rewriter
-from tag_service.use_cases.feeding import feed, in_worker, opened, parts_of
+from tag_service.use_cases.feeding import INLINE_BYTES, PART_BYTES, in_worker, opened, parts_of
 from tag_service.use_cases.room import Room
 
 # Messages of this size pass gRPC fastest. Smaller pieces are joined; those of up to a MiB stay the objects they are.
@@ -42,11 +42,11 @@ class Rewriting:
             async with opened(chunks) as iterator:
                 async for chunk in iterator:
                     for part in parts_of(chunk, rewriter):
-                        for piece in _to_send(await feed(rewriter, part)):
+                        for piece in _to_send(await _fed(rewriter, part)):
                             yield piece
                         if share.size_bytes != rewriter.held_bytes:
                             await share.resize(rewriter.held_bytes)
-            for piece in _to_send(await in_worker(rewriter.close)):
+            for piece in _to_send(await _closed(rewriter)):
                 yield piece
 
     @asynccontextmanager
@@ -68,10 +68,34 @@ class Rewriting:
             async with opened(chunks) as iterator:
                 async for chunk in iterator:
                     for part in parts_of(chunk, rewriter):
-                        await keep(await feed(rewriter, part))
-            await keep(await in_worker(rewriter.close))
+                        await keep(await _fed(rewriter, part))
+            await keep(await _closed(rewriter))
             share.settle()
             yield WrittenFile(tuple(parts), size, digest.hexdigest())
+
+
+async def _fed(rewriter: Rewriter, part: bytes) -> list[bytes]:
+    """What the rewriter gives for a part; a worker does what may take long, and lets others in between."""
+    if rewriter.passes_on(len(part)) or rewriter.held_bytes + len(part) <= INLINE_BYTES:
+        return rewriter.feed(part)
+    pieces = await in_worker(rewriter.feed, part)
+    return pieces + await _caught_up(rewriter)
+
+
+async def _closed(rewriter: Rewriter) -> list[bytes]:
+    """What the rewriter gives for the end of the file."""
+    if rewriter.held_bytes <= PART_BYTES:
+        return await in_worker(rewriter.close)
+    await in_worker(rewriter.end_header)
+    pieces = await _caught_up(rewriter)
+    return pieces + await in_worker(rewriter.close)
+
+
+async def _caught_up(rewriter: Rewriter) -> list[bytes]:
+    pieces: list[bytes] = []
+    while rewriter.is_behind:
+        pieces += await in_worker(rewriter.catch_up)
+    return pieces
 
 
 def _to_send(pieces: list[bytes]) -> Iterator[bytes]:

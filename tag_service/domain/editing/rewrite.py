@@ -37,6 +37,8 @@ from tag_service.domain.standard.text import text_of
 
 # A header may be longer; what stands behind is edited as it comes.
 HELD_BYTES: Final = 8 * MIB
+# Of what was held, as much is written at a time.
+_PART_BYTES: Final = 256 * 1024
 _UIDS: Final = (STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID)
 
 
@@ -69,6 +71,8 @@ class Rewriter:
         self._survey = Survey(self._root, limits, recorded=self._recorded() if record else frozenset(), noted=noted)
         self._held: deque[bytes] = deque()
         self._held_bytes = 0
+        # What is written of the header already.
+        self._ready: list[bytes] = []
         self._tokenizer = Tokenizer(limits)
         self._writer: DataSetWriter | None = None
         self._deflater: _Deflater | None = None
@@ -77,7 +81,10 @@ class Rewriter:
     def feed(self, data: bytes) -> list[bytes]:
         """Takes in a piece."""
         if self._writer is not None:
-            return self._write(self._writer, self._tokenizer.feed(data))
+            pieces: list[bytes] = []
+            while self._held:
+                pieces += self.catch_up()
+            return pieces + self._write(self._writer, self._tokenizer.feed(data))
         self._held.append(data)
         self._held_bytes += len(data)
         is_known = self._survey.feed(data)
@@ -86,18 +93,42 @@ class Rewriter:
             return []
         if not is_known:
             self._survey.leave_off()
-        pieces, writer = self._begin()
-        writer.findings.end_header()
-        return pieces
+        self._begin()
+        return self.catch_up()
+
+    def end_header(self) -> None:
+        """Takes in the end of the file as far as it ends the header; `close` does so, too, but all in one."""
+        if self._writer is None:
+            self._survey.close()
+            self._begin()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether some of a header that was held is not written yet, which may take long: `catch_up` then."""
+        return self._writer is not None and bool(self._held)
+
+    def catch_up(self) -> list[bytes]:
+        """Writes a part of what was held; gives nothing before all of that is written."""
+        assert self._writer is not None  # noqa: S101 - it is behind
+        taken = 0
+        while self._held and taken < _PART_BYTES:
+            taken += len(self._held[0])
+            self._ready += self._write(self._writer, self._tokenizer.feed(self._held.popleft()))
+        if self._held or self._survey.has_closed:
+            return []
+        self._writer.findings.end_header()
+        ready, self._ready = self._ready, []
+        return ready
 
     def close(self) -> list[bytes]:
         """Takes in the end of the file."""
+        self.end_header()
         pieces: list[bytes] = []
-        if self._writer is None:
-            self._survey.close()
-            pieces, writer = self._begin()
-        else:
-            writer = self._writer
+        while self._held:
+            pieces += self.catch_up()
+        writer = self._writer
+        assert writer is not None  # noqa: S101 - it has begun
+        pieces += self._ready
         pieces += self._write(writer, self._tokenizer.close())
         if not self._has_ended:
             self._has_ended = True
@@ -111,7 +142,9 @@ class Rewriter:
     @property
     def held_bytes(self) -> int:
         """How much of the file is held at this moment."""
-        return self._held_bytes if self._writer is None else self._writer.window.held_bytes
+        if self._writer is None or self._held:
+            return self._held_bytes
+        return self._writer.window.held_bytes
 
     @property
     def may_have_pixels(self) -> bool:
@@ -125,15 +158,16 @@ class Rewriter:
 
     def passes_on(self, size: int) -> bool:
         """Whether a piece of this many bytes would lie in a bulk value, and so take next to no time."""
-        return self._writer is not None and self._deflater is None and self._tokenizer.bulk_left >= size
+        is_under_way = self._writer is not None and not self._held
+        return is_under_way and self._deflater is None and self._tokenizer.bulk_left >= size
 
-    def _begin(self) -> tuple[list[bytes], DataSetWriter]:
+    def _begin(self) -> None:
         """Begins to write, with what the survey knows."""
         survey = self._survey
         encoding = survey.tokenizer.encoding
         if self._treatment is not None:
             self._treatment.begin(self._identity())
-        writer = self._writer = DataSetWriter(
+        self._writer = DataSetWriter(
             self._root,
             survey,
             encoding,
@@ -144,12 +178,9 @@ class Rewriter:
         before = {tag: file_meta.uid_of(survey.values.get(tag, b"")) for tag in file_meta.MIRRORED}
         after = {tag: self._uid_after(tag, uid) for tag, uid in before.items()}
         meta = file_meta.treated(survey.meta, self._treatment) if self._treatment else survey.meta
-        pieces = [file_meta.write(meta, survey.tokenizer.transfer_syntax_uid, before=before, after=after)]
+        self._ready = [file_meta.write(meta, survey.tokenizer.transfer_syntax_uid, before=before, after=after)]
         if encoding.deflated:
             self._deflater = _Deflater()
-        while self._held:
-            pieces += self._write(writer, self._tokenizer.feed(self._held.popleft()))
-        return pieces, writer
 
     def _write(self, writer: DataSetWriter, stream: Iterable[Event]) -> list[bytes]:
         try:
@@ -183,7 +214,14 @@ class Rewriter:
         return pieces if self._deflater is None else [out for piece in pieces if (out := self._deflater.take(piece))]
 
     def _identity(self) -> Identity:
-        return Identity(self.text_before(PATIENT_ID, "LO"), *(self.text_before(tag, "UI") for tag in _UIDS))
+        return Identity(self._patient_id(), *(self.text_before(tag, "UI") for tag in _UIDS))
+
+    def _patient_id(self) -> str:
+        charsets = self._survey.facts[self._root].charsets or charset.DEFAULT
+        value = self._survey.values.get(PATIENT_ID, b"")
+        decoded = text_of(value, "LO", charsets)
+        # A best guess may be the same for two patients.
+        return decoded.text if decoded.exact else value.decode("latin-1").strip(" \0")
 
     def _uid_after(self, tag: int, uid: str) -> str:
         """What a UID of the data set becomes."""
@@ -209,10 +247,12 @@ def rewriter_of(edits: Edits, limits: Limits, *, at: datetime, system: str) -> R
 
     Raises what `edits.plan` raises.
     """
+    planned = plan(edits)
     treatment: Treatment | None = RemovePrivate() if edits.remove_private_tags else None
     if edits.mode is Mode.DERIVE:
-        treatment = Both(treatment, Derive()) if treatment else Derive()
-    planned = plan(edits)
+        named = {edit.path.attribute: edit.value for edit in planned if not edit.path.steps and edit.value}
+        derive = Derive({tag: named[tag] for tag in Derive.depends_on if tag in named})
+        treatment = Both(treatment, derive) if treatment else derive
     # Private attributes that are all removed are not recorded, for that would keep them.
     changes = bool(planned) or edits.mode is Mode.DERIVE
     record = Provenance(edits.record_original, at, system) if edits.record_original and changes else None

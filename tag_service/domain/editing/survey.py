@@ -123,6 +123,7 @@ class Survey:
         noted: frozenset[int] = frozenset(),
     ) -> None:
         self.done = False
+        self.has_closed = False
         # Whether the data set has begun, so that its encoding is known.
         self.has_begun = False
         self.has_pixel_data = False
@@ -154,7 +155,7 @@ class Survey:
     def close(self) -> None:
         """Takes in the end of the file. Raises as `feed`."""
         self._take(self.tokenizer.close())
-        self.done = True
+        self.done = self.has_closed = True
 
     def leave_off(self) -> None:
         """Ends the look before all of the header was seen. Raises EDIT_REFUSED amid a value that is to be recorded."""

@@ -1,6 +1,7 @@
 """What becomes of every element of a file whatever its depth, beside the edits that name single attributes."""
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -82,13 +83,19 @@ class Derive:
 
     depends_on: frozenset[int] = frozenset({STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID})
 
-    def __init__(self) -> None:
+    def __init__(self, named: Mapping[int, str] | None = None) -> None:
+        """`named` are the new UIDs that an edit gives the file, by tag."""
+        self._named = named or {}
         self._new: dict[str, str] = {}
 
     def begin(self, identity: Identity) -> None:
         """Makes the new UIDs."""
-        own = {identity.study_instance_uid, identity.series_instance_uid, identity.sop_instance_uid}
-        self._new = {uid: f"2.25.{uuid.uuid4().int}" for uid in own if uid}
+        own = {
+            STUDY_INSTANCE_UID: identity.study_instance_uid,
+            SERIES_INSTANCE_UID: identity.series_instance_uid,
+            SOP_INSTANCE_UID: identity.sop_instance_uid,
+        }
+        self._new = {uid: self._named.get(tag) or f"2.25.{uuid.uuid4().int}" for tag, uid in own.items() if uid}
 
     def fate(self, tag: int, vr: str, creator: str) -> Fate:  # noqa: ARG002 - any UID counts
         """All UIDs are looked at, those too that somebody on the way wrote as UN."""

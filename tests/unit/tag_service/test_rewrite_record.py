@@ -172,6 +172,10 @@ def test_an_edit_comes_before_derive():
     """M8: a UID that an edit sets is what it says."""
     result = edit(EXPLICIT.file(*plain(EXPLICIT)), set=("StudyInstanceUID=1.9",), force=True, mode=Mode.DERIVE)
     assert read(result).StudyInstanceUID == "1.9"
+    reference = EXPLICIT.sequence(0x00081140, EXPLICIT.text(0x0020000D, "UI", "1.2.3"))
+    data = EXPLICIT.file(*plain(EXPLICIT, reference))
+    nested = read(edit(data, set=("StudyInstanceUID=1.9",), force=True, mode=Mode.DERIVE)).ReferencedImageSequence[0]
+    assert nested.StudyInstanceUID == "1.9"
     assert read(result).SeriesInstanceUID.startswith("2.25.")
 
 

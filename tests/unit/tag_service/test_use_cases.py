@@ -11,10 +11,13 @@ from contextlib import aclosing
 import pytest
 
 from service_runtime.errors import InvalidFieldError, Reason, ServiceError
+from tag_service.domain.editing import rewrite as rewrite_module
 from tag_service.domain.editing.edits import Edits
+from tag_service.domain.editing.rewrite import Rewriter
 from tag_service.domain.reading.chosen import choose
 from tag_service.domain.standard.limits import Limits
 from tag_service.use_cases import reading as reading_module
+from tag_service.use_cases import rewriting as rewriting_module
 from tag_service.use_cases.feeding import INLINE_BYTES, WORKERS, feed, in_worker, parts_of, workers
 from tag_service.use_cases.modifying import Modifying
 from tag_service.use_cases.reading import read_all_tags, read_chosen_tags, read_tags, validate
@@ -350,3 +353,27 @@ async def test_what_a_worker_raises_for_a_cancelled_caller_is_no_defect():
     finally:
         loop.set_exception_handler(None)
     assert unnoticed == []
+
+
+@pytest.mark.parametrize("has_pixels", [True, False])
+async def test_a_long_header_is_written_by_parts(has_pixels, monkeypatch):
+    """However much of a header is held, and however small the piece that ends it, a worker writes it step by step."""
+    monkeypatch.setattr(rewrite_module, "_PART_BYTES", 10_000)
+    monkeypatch.setattr(rewriting_module, "PART_BYTES", 10_000)
+    steps = []
+    catch_up = Rewriter.catch_up
+
+    def counted(self):
+        steps.append(threading.current_thread())
+        return catch_up(self)
+
+    monkeypatch.setattr(Rewriter, "catch_up", counted)
+    header = EXPLICIT.file(*plain(EXPLICIT)[:8], *[EXPLICIT.text(0x00204000, "LT", "x" * 5000)] * 40)
+    data = header + (EXPLICIT.element(0x7FE00010, "OW", bytes(64)) if has_pixels else b"")
+    rewriting = Rewriting(max_bytes=1_000_000, wait_seconds=1)
+    async with rewriting.written(Upload(cut(data, 700)), begin(patient_id="MRN9")) as written:
+        result = b"".join(written.parts)
+    assert read(result).PatientID == "MRN9"
+    assert len(result) > 200_000
+    assert len(steps) >= 20
+    assert threading.main_thread() not in steps
