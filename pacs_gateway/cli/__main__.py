@@ -5,7 +5,6 @@ Exit status: 0 all is stored, 1 some of it is not, 2 nothing could be sent.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,32 +26,9 @@ from pacs_gateway.cli.outcomes import (
 )
 from pacs_gateway.cli.sending import Gateway, NotPossibleError, Sending, Target, Told, connected
 from pacs_gateway.domain.media import is_directory
+from pacs_gateway.domain.upload import OnConflict, PatientMatch, UploadSource
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-
-
-class Match(StrEnum):
-    """patient_match, as UploadRequest has it."""
-
-    REQUIRE = "REQUIRE"
-    COERCE = "COERCE"
-    ACCEPT = "ACCEPT"
-
-
-class OnConflict(StrEnum):
-    """on_conflict, as UploadRequest has it."""
-
-    REJECT = "REJECT"
-    OVERWRITE = "OVERWRITE"
-    KEEP = "KEEP"
-
-
-class Source(StrEnum):
-    """upload_source, as UploadRequest has it."""
-
-    MANUAL = "manual"
-    API = "api"
-    CD_IMPORT = "cd_import"
 
 
 Where = Annotated[str, typer.Option("--target", envvar="RIS_TARGET", help="host:port of the gateway, or of its Envoy")]
@@ -64,7 +40,9 @@ Tls = Annotated[bool, typer.Option("--tls", help="speak TLS, and trust the syste
 CaFile = Annotated[Path | None, typer.Option(help="trust these (PEM) in their place", dir_okay=False, exists=True)]
 Patient = Annotated[str, typer.Option(help="the RIS's patient (UUID); else found by the PatientID of each file")]
 Order = Annotated[str, typer.Option(help="the RIS's order (UUID); else found by the AccessionNumber of each file")]
-MatchOption = Annotated[Match | None, typer.Option(help="what to do with files of another patient than --patient")]
+MatchOption = Annotated[
+    PatientMatch | None, typer.Option(help="what to do with files of another patient than --patient")
+]
 Conflict = Annotated[
     OnConflict | None, typer.Option("--on-conflict", help="what to do with other content of what the PACS holds")
 ]
@@ -86,7 +64,7 @@ def upload(
     patient: Patient = "",
     order: Order = "",
     match: MatchOption = None,
-    source: Annotated[Source | None, typer.Option(help="where the files come from")] = None,
+    source: Annotated[UploadSource | None, typer.Option(help="where the files come from")] = None,
     conflict: Conflict = None,
     edits: Set = None,
     remove: Remove = None,
@@ -146,7 +124,7 @@ def import_cd(
         order=order,
         match=match,
         conflict=conflict,
-        source=Source.CD_IMPORT,
+        source=UploadSource.CD_IMPORT,
         edits=edits,
         remove=remove,
     )
@@ -212,9 +190,9 @@ def _options(
     *,
     patient: str,
     order: str,
-    match: Match | None,
+    match: PatientMatch | None,
     conflict: OnConflict | None,
-    source: Source | None,
+    source: UploadSource | None,
     edits: list[str] | None,
     remove: list[str] | None,
 ) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class Findings:
     def violate_all(self, items: dict[int, Node], problem: str) -> None:
         """The same for every edit that sets a value in these items."""
         for item in items.values():
-            for _, edit in item.edits_below():
+            for edit in item.edits_below():
                 if edit.value is not None:
                     self.violate(edit, problem)
 

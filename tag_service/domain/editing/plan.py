@@ -20,7 +20,7 @@ class Addition:
 @dataclass(eq=False, slots=True)
 class Node:
     """The changes in the data set, or in one item: of its own attributes, and in the items of its sequences by their
-    numbers. `fields` names a request's field for each attribute on the way, for violations.
+    numbers. `sets_values`: one of them gives something a value, rather than take it away.
     """
 
     edits: dict[Attribute, Edit | Addition] = field(default_factory=dict)
@@ -34,13 +34,13 @@ class Node:
             attribute.group for attribute in (*self.edits, *self.items) if isinstance(attribute, PrivateAttribute)
         )
 
-    def edits_below(self) -> list[tuple[Node, Edit]]:
-        """Every edit here and in the items, each with its node."""
-        found: list[tuple[Node, Edit]] = []
+    def edits_below(self) -> list[Edit]:
+        """Every edit here and in the items."""
+        found: list[Edit] = []
         waiting = [self]
         while waiting:
             node = waiting.pop()
-            found += [(node, edit) for edit in node.edits.values() if isinstance(edit, Edit)]
+            found += [edit for edit in node.edits.values() if isinstance(edit, Edit)]
             waiting += [item for numbers in node.items.values() for item in numbers.values()]
         return found
 
