@@ -1,3 +1,4 @@
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
+from service_runtime import identity, keys
 from service_runtime.errors import Reason, ServiceError
 from service_runtime.identity import CLOCK_SKEW_SECONDS, AnyUser, TokenVerifier
 
@@ -195,6 +197,80 @@ async def test_refusal_does_not_repeat_the_token(verifier: TokenVerifier) -> Non
         await verifier.verify(metadata(f"Bearer {bad}"))
     assert bad not in caught.value.message
     assert "jones" not in caught.value.message
+
+
+@pytest.fixture
+def checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The tokens whose signature was checked, in order."""
+    checked: list[str] = []
+    decode = jwt.decode
+
+    def counting(token: str, *arguments: Any, **options: Any) -> Any:
+        checked.append(token)
+        return decode(token, *arguments, **options)
+
+    monkeypatch.setattr(identity.jwt, "decode", counting)
+    return checked
+
+
+async def test_good_token_is_checked_once(verifier: TokenVerifier, checks: list[str]) -> None:
+    """A token that was found good is not checked at each call, and one that differs by a letter is."""
+    good = token()
+    for _ in range(3):
+        assert await verifier.verify(metadata(f"Bearer {good}")) == (USER, good)
+    assert checks == [good]
+    head, claims, signature = good.split(".")
+    changed = f"{head}.{claims}.{signature[:-10]}{'A' * 10}"
+    for _ in range(2):
+        assert await reason_of(verifier, changed) is Reason.TOKEN_INVALID
+    assert checks == [good, changed, changed]
+
+
+async def test_remembered_token_expires(verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token that was good is TOKEN_EXPIRED from the moment on that it would be at its first use."""
+    now = int(time.time())
+    good = token(exp=now + 1 - CLOCK_SKEW_SECONDS)
+    await verifier.verify(metadata(f"Bearer {good}"))
+    monkeypatch.setattr(identity, "time", lambda: now + 0.9)
+    await verifier.verify(metadata(f"Bearer {good}"))
+    monkeypatch.undo()
+    await asyncio.sleep(now + 1.01 - time.time())
+    assert await reason_of(verifier, good) is Reason.TOKEN_EXPIRED
+
+
+async def test_remembered_token_falls_with_its_key(
+    verifier: TokenVerifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checks: list[str]
+) -> None:
+    """Once the set is read again, a token that was good is checked with the key of its id as it is now, if any."""
+    good = token()
+    bearer = metadata(f"Bearer {good}")
+    await verifier.verify(bearer)
+
+    async def read_again(content: dict[str, Any]) -> None:
+        (tmp_path / "jwks.json").write_text(json.dumps(content))
+        ahead = keys.monotonic() + 301
+        monkeypatch.setattr(keys, "monotonic", lambda: ahead)
+
+    await read_again(KEYS)
+    await verifier.verify(bearer)
+    assert checks == [good, good]
+    await read_again({"keys": [{**ECAlgorithm.to_jwk(OTHER_KEY.public_key(), as_dict=True), "kid": "ec"}]})
+    assert await reason_of(verifier, good) is Reason.TOKEN_INVALID
+    await read_again({"keys": KEYS["keys"][1:]})
+    assert await reason_of(verifier, good) is Reason.TOKEN_INVALID
+    await read_again(KEYS)
+    await verifier.verify(bearer)
+
+
+async def test_only_so_many_tokens_are_remembered(
+    verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch, checks: list[str]
+) -> None:
+    """Beyond a number of tokens the one that was not used for the longest is checked again, and so is a huge one."""
+    monkeypatch.setattr(identity, "_REMEMBERED_TOKENS", 2)
+    first, second, third, huge = token(n=1), token(n=2), token(n=3), token(n="x" * 5000)
+    for one in (first, second, first, third, first, huge, huge, second):
+        await verifier.verify(metadata(f"Bearer {one}"))
+    assert checks == [first, second, third, huge, huge, second]
 
 
 async def test_any_user_is_let_in_without_a_role() -> None:
