@@ -9,12 +9,11 @@ from grpc.aio import ServicerContext
 from pacs_gateway.api.fields import Fields
 from pacs_gateway.api.many_files import ManyFiles
 from pacs_gateway.api.mapping import log_to_proto, stored_to_fields
+from pacs_gateway.api.options import options_of
 from pacs_gateway.api.paging import next_page_token, page_request
 from pacs_gateway.api.preflight import preflight_answers
 from pacs_gateway.api.replaying import ContentDigest, are_final, asked_by, request_id_of
-from pacs_gateway.api.roles import OVERWRITERS, expect_role
-from pacs_gateway.domain.tags import Edits, RecordReason
-from pacs_gateway.domain.upload import OnConflict, PatientMatch, UploadOptions, UploadSource
+from pacs_gateway.domain.upload import UploadSource
 from pacs_gateway.domain.upload_log import UploadLogFilter, UploadStatus
 from pacs_gateway.use_cases.preflight import Preflight
 from pacs_gateway.use_cases.requests import Requests
@@ -26,23 +25,6 @@ from service_runtime.streams import open_upload
 from service_runtime.uploads import ArchiveLimits, UploadLimits
 
 _Context = ServicerContext[Any, Any]
-_Options = Any  # any of the requests that bring files: their options are the same
-# The fields of the requests that replace one attribute, and the fields of Edits that they become.
-_ATTRIBUTES = {
-    "dicom_patient_id": "patient_id",
-    "patient_name": "patient_name",
-    "patient_birth_date": "patient_birth_date",
-    "patient_sex": "patient_sex",
-    "accession_number": "accession_number",
-    "study_date": "study_date",
-    "study_description": "study_description",
-}
-_COERCED = {
-    "dicom_patient_id": "PatientID",
-    "patient_name": "PatientName",
-    "patient_birth_date": "PatientBirthDate",
-    "patient_sex": "PatientSex",
-}
 
 
 class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
@@ -68,7 +50,7 @@ class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
     ) -> upload_service_pb2.UploadResponse:
         """Stores one file."""
         first, reader = await open_upload(request_iterator, context, self._limits, archives=self._archives)
-        options, by = _options(first), CALLER.get().user_id
+        options, by = options_of(first), CALLER.get().user_id
         request_id = request_id_of(first, context)
         content = ContentDigest(reader, wanted=bool(request_id))
         async with await self._requests.open(request_id, asked_by(first), by=by) as request:
@@ -88,7 +70,7 @@ class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
     ) -> AsyncIterator[upload_service_pb2.UploadMultipleResponse]:
         """Stores many files."""
         first, reader = await open_upload(request_iterator, context, self._limits, archives=self._archives)
-        options, by = _options(first), CALLER.get().user_id
+        options, by = options_of(first), CALLER.get().user_id
         request_id = request_id_of(first, context)
         content = ContentDigest(reader, wanted=bool(request_id))
         async with await self._requests.open(request_id, asked_by(first), by=by) as request:
@@ -114,7 +96,7 @@ class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
     ) -> AsyncIterator[upload_service_pb2.PreflightResponse]:
         """Says what an upload of many files would come to."""
         first, reader = await open_upload(request_iterator, context, self._limits, archives=self._archives)
-        preflight = await Preflight.of(self._uploads, _options(first))
+        preflight = await Preflight.of(self._uploads, options_of(first))
         async for answer in preflight_answers(preflight, reader):
             yield answer
 
@@ -145,41 +127,6 @@ class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
         log_id = fields.uuid("id", request.id)
         fields.expect_valid()
         return upload_service_pb2.GetUploadLogResponse(upload_log=log_to_proto(await self._log_book.get(log_id)))
-
-
-def _options(request: _Options) -> UploadOptions:
-    fields = Fields()
-    options = UploadOptions(
-        patient_id=fields.optional_uuid("patient_id", request.patient_id),
-        order_id=fields.optional_uuid("order_id", request.order_id),
-        source=fields.choice("upload_source", request.upload_source or UploadSource.MANUAL, UploadSource),
-        patient_match=fields.choice("patient_match", request.patient_match or PatientMatch.REQUIRE, PatientMatch),
-        on_conflict=fields.choice("on_conflict", request.on_conflict or OnConflict.REJECT, OnConflict),
-        edits=_edits(request),
-    )
-    if request.patient_match and not request.patient_id:
-        fields.wrong("patient_match", "needs patient_id: without it there is nothing to match")
-    if options.patient_match is PatientMatch.COERCE:
-        for name, keyword in _COERCED.items():
-            if request.HasField(name):
-                fields.wrong(keyword, "is set by patient_match=COERCE; leave one of the two out")
-    fields.expect_valid()
-    if options.on_conflict is OnConflict.OVERWRITE:
-        expect_role(CALLER.get().role, OVERWRITERS, "overwrite what the PACS holds")
-    return options
-
-
-def _edits(request: _Options) -> Edits:
-    """The edits. Whether their values fit is for tag_service to say, which knows DICOM."""
-    given = {mine: getattr(request, theirs) for theirs, mine in _ATTRIBUTES.items() if request.HasField(theirs)}
-    return Edits(
-        **given,
-        remove_private_tags=request.remove_private_tags,
-        set=tuple(request.set),
-        remove=tuple(request.remove),
-        force=request.force,
-        record_original=RecordReason.CORRECT if request.record_original else None,
-    )
 
 
 def _log_filter(fields: Fields, request: upload_service_pb2.ListUploadLogsRequest) -> UploadLogFilter:
