@@ -19,8 +19,8 @@ from service_runtime.metadata import Metadata, value_of
 ALGORITHMS = ("ES256", "RS256")
 # As Envoy's jwt_authn allows, so that the two never disagree about a token.
 CLOCK_SKEW_SECONDS = 60
-# Checking a signature costs a small call a quarter of its time, and the same token comes with many calls. Only those that
-# were found good are remembered, so strangers cannot push them out.
+# Checking a signature takes a quarter of a small call, and the same token comes with many calls. Only those that were
+# found good are remembered, so strangers cannot push them out.
 _REMEMBERED_TOKENS = 1024
 _REMEMBERED_CHARACTERS = 4096
 
@@ -131,8 +131,7 @@ class TokenVerifier:
     async def _key(self, token: str) -> tuple[str, jwt.PyJWK]:
         """The key that the token says it is signed with, and its id. Raises TOKEN_INVALID where there is none."""
         kid = jwt.get_unverified_header(token).get("kid")
-        key = await self._keys.key(kid) if isinstance(kid, str) else None
-        if key is None:
+        if not isinstance(kid, str) or (key := await self._keys.key(kid)) is None:
             raise _invalid()
         return kid, key
 
