@@ -10,6 +10,7 @@ import grpc
 
 from pacs_gateway.adapters.db import PostgresDatabase
 from pacs_gateway.adapters.orthanc import Orthanc
+from pacs_gateway.adapters.receipts import Receipts
 from pacs_gateway.adapters.tag_client import TagClient
 from pacs_gateway.api.health_service import HealthServicer
 from pacs_gateway.api.registry_service import RegistryServicer
@@ -22,6 +23,7 @@ from pacs_gateway.use_cases.health import Health
 from pacs_gateway.use_cases.reconciling import Reconciler
 from pacs_gateway.use_cases.registry import Registry
 from pacs_gateway.use_cases.requests import Requests
+from pacs_gateway.use_cases.sessions import Sessions
 from pacs_gateway.use_cases.streams import Keeping
 from pacs_gateway.use_cases.studies import Studies
 from pacs_gateway.use_cases.upload_logs import UploadLogBook
@@ -73,6 +75,15 @@ async def gateway(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
                 keep_seconds=settings.request_seconds,
                 lease_seconds=settings.gateway_lease_seconds,
             ),
+            sessions=Sessions(
+                database=database,
+                pacs=pacs,
+                clock=now,
+                signer=_signer(settings),
+                issuer=settings.receipt_issuer,
+                keep_seconds=settings.session_seconds,
+            ),
+            max_session_files=settings.max_session_files,
             limits=settings.upload_limits,
             archives=settings.archive_limits,
         )
@@ -131,6 +142,12 @@ async def registry_of(settings: DatabaseSettings) -> AsyncGenerator[Registry, No
         yield Registry(database=database)
     finally:
         await database.close()
+
+
+def _signer(settings: GatewaySettings) -> Receipts | None:
+    if not settings.receipt_key_file:
+        return None
+    return Receipts(key_file=settings.receipt_key_file, old_keys_file=settings.receipt_old_keys_file)
 
 
 def _database(settings: DatabaseSettings) -> PostgresDatabase:

@@ -39,6 +39,15 @@ class GatewaySettings(DatabaseSettings, RuntimeSettings):
     compare_interval_seconds: float = Field(default=3600, gt=0)
     # How long the answer to an upload with a request id is kept.
     request_seconds: float = Field(default=86_400, gt=0)
+    # How long an upload session is open, and how many files it may have. A receipt of so many as there may be, all UIDs
+    # as long as they may be, is what fits into a message of 4 MiB.
+    session_seconds: float = Field(default=86_400, gt=0)
+    max_session_files: int = Field(default=5000, ge=1, le=5000)
+    # The private key that signs receipts (PEM), and a JWKS of those that did so before. Without a key there are no
+    # sessions.
+    receipt_key_file: str = ""
+    receipt_old_keys_file: str = ""
+    receipt_issuer: str = Field(default="ris-dicom-gateway", min_length=1)
     # How many studies one list may look through before it asks for narrower filters.
     max_studies_listed: int = Field(default=20_000, ge=1)
 

@@ -19,6 +19,9 @@ ROLES: Final = {
     "/ris.pacs.v1.UploadService/Upload": _UPLOADERS,
     "/ris.pacs.v1.UploadService/UploadMultiple": _UPLOADERS,
     "/ris.pacs.v1.UploadService/Preflight": _UPLOADERS,
+    "/ris.pacs.v1.UploadService/CreateSession": _UPLOADERS,
+    "/ris.pacs.v1.UploadService/GetSession": _UPLOADERS,
+    "/ris.pacs.v1.UploadService/CompleteSession": _UPLOADERS,
     "/ris.pacs.v1.UploadService/ListUploadLogs": _UPLOADERS,
     "/ris.pacs.v1.UploadService/GetUploadLog": _UPLOADERS,
     "/ris.pacs.v1.StudyService/ListStudies": EVERY_ROLE,
@@ -39,7 +42,7 @@ ROLES: Final = {
 }
 # Who may have an upload take the place of what the PACS holds.
 OVERWRITERS: Final = _READING
-PUBLIC: Final = frozenset({"/ris.pacs.v1.HealthService/CheckHealth"})
+PUBLIC: Final = frozenset({"/ris.pacs.v1.HealthService/CheckHealth", "/ris.pacs.v1.UploadService/GetReceiptKeys"})
 
 
 class UserGatekeeper:

@@ -57,6 +57,7 @@ class LedgerFile:
     when all of the file has come, but not the MD5 of `source`, which nobody asks for.
 
     `overwrites` says that another content of the instance was deleted for it. `error` is the reason it failed for.
+    `session_id` is the upload session that it was sent into, if any.
     """
 
     id: UUID
@@ -77,6 +78,7 @@ class LedgerFile:
     error: str = ""
     overwrites: bool = False
     finished_at: datetime | None = None
+    session_id: UUID | None = None
 
     @property
     def is_open(self) -> bool:

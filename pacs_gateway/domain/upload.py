@@ -59,7 +59,9 @@ class KnownRequest:
 
 @dataclass(frozen=True, slots=True)
 class UploadOptions:
-    """What holds for every file of an upload. Without `patient_id` there is nothing to match."""
+    """What holds for every file of an upload. Without `patient_id` there is nothing to match. `session_id` is the
+    session that the files are for.
+    """
 
     patient_id: UUID | None = None
     order_id: UUID | None = None
@@ -67,6 +69,7 @@ class UploadOptions:
     patient_match: PatientMatch = PatientMatch.REQUIRE
     on_conflict: OnConflict = OnConflict.REJECT
     edits: Edits = field(default_factory=Edits)
+    session_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,10 @@
 from collections.abc import AsyncGenerator, AsyncIterable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 from uuid import UUID
 
-from pacs_gateway.domain.ledger import LedgerFile, Step
+from pacs_gateway.domain.ledger import Content, LedgerFile, Step
 from pacs_gateway.domain.media import DirectoryRecord
 from pacs_gateway.domain.paging import Page, PageRequest
 from pacs_gateway.domain.registry import (
@@ -18,6 +18,7 @@ from pacs_gateway.domain.registry import (
     User,
     UserEntry,
 )
+from pacs_gateway.domain.sessions import ExpectedFile, SessionFile, UploadSession
 from pacs_gateway.domain.study import Counts, Fingerprint, PacsSeries, PacsStudy, StoredInstance, StudyFilter, StudyLink
 from pacs_gateway.domain.tags import DicomTags, Edits
 from pacs_gateway.domain.upload import KnownRequest
@@ -249,6 +250,34 @@ class UploadRequests(Protocol):
         """Gives up the id of a request that is not to be replayed."""
 
 
+class UploadSessions(Protocol):
+    """The upload sessions. What has come into them is told by the ledger's entries."""
+
+    async def add(self, session: UploadSession, files: Sequence[ExpectedFile]) -> None:
+        """Adds a session, with the files that it lists."""
+
+    async def get(self, session_id: UUID) -> UploadSession | None:
+        """The session with this id."""
+
+    async def hold(self, session_id: UUID, *, alone: bool) -> UploadSession | None:
+        """The session with this id, which nobody changes until the end of the transaction, nor, `alone`, holds."""
+
+    async def files(self, session: UploadSession) -> Sequence[SessionFile]:
+        """The files that the session lists, else those that have come and did not fail, by SHA-256."""
+
+    async def lists(self, session_id: UUID, content: Content) -> bool:
+        """Whether the session lists a file with this SHA-256 and size."""
+
+    async def number_of_others(self, session_id: UUID, content: Content) -> int:
+        """How many files with another content are in the session, or on their way."""
+
+    async def complete(self, session: UploadSession) -> None:
+        """Keeps that a session is completed, and its receipt. It must be held alone."""
+
+    async def expire(self, *, now: datetime, limit: int) -> int:
+        """Marks open sessions whose time is over, so many at most; how many it was."""
+
+
 class UnitOfWork(Protocol):
     """One transaction: what is not committed when it ends is rolled back."""
 
@@ -258,6 +287,7 @@ class UnitOfWork(Protocol):
     upload_logs: UploadLogs
     ledger: LedgerEntries
     requests: UploadRequests
+    sessions: UploadSessions
 
     async def lock_study(self, study_uid: str) -> None:
         """Waits for, and holds until the end of the transaction, the right to change what is known of a study."""
@@ -304,6 +334,17 @@ class Database(Protocol):
 
     async def check(self) -> str:
         """The server's version."""
+
+
+class ReceiptSigner(Protocol):
+    """The key of receipts."""
+
+    @property
+    def keys(self) -> bytes:
+        """The JWKS (RFC 7517) that receipts are checked with: its public half, and those of the keys before it."""
+
+    def sign(self, claims: Mapping[str, Any]) -> str:
+        """The receipt: a JWS (RFC 7515, compact). It takes as long as the claims are long, and blocks."""
 
 
 class Clock(Protocol):

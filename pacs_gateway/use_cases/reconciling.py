@@ -27,6 +27,7 @@ _ENTRIES = 1000
 _ENTRIES_AT_A_TIME = 100
 _LOGS = 500
 _LOGS_AT_A_TIME = 50
+_SESSIONS = 500
 # A gateway is taken for dead when it missed so many signs of life.
 _BEATS = 4
 # A pass that broke off is made again sooner.
@@ -35,13 +36,14 @@ _RETRY_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one pass came to: entries by their fate; logs of before the ledger that were closed; logs compared with the
-    PACS, and how many instances it held less, and more, than these count.
+    """What one pass came to: entries by their fate; logs of before the ledger that were closed; upload sessions that
+    expired; logs compared with the PACS, and how many instances it held less, and more, than these count.
     """
 
     verified: int = 0
     failed: int = 0
     closed: int = 0
+    expired: int = 0
     compared: int = 0
     missing: int = 0
     unlogged: int = 0
@@ -85,9 +87,10 @@ class Reconciler:
             report = replace(report, closed=await self._close_unfinished())
             report = await self._compare(report)
             async with self._database.begin() as work:
+                expired = await work.sessions.expire(now=self._clock(), limit=_SESSIONS)
                 await work.upload_logs.list_files(limit=_LOGS)
                 await work.commit()
-        return report
+        return replace(report, expired=expired)
 
     async def _pass(self) -> None:
         report = await self.reconcile()

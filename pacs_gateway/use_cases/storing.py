@@ -23,6 +23,7 @@ from pacs_gateway.domain.upload import FileStatus, OnConflict, StoredFile
 from pacs_gateway.domain.upload_log import UploadLog
 from pacs_gateway.use_cases.filing import Accepted, as_it_is_now, begun_log, order_of
 from pacs_gateway.use_cases.ports import Clock, Database, Pacs, TagService, UnitOfWork, is_fate_unknown
+from pacs_gateway.use_cases.sessions import expect_in_session
 from pacs_gateway.use_cases.streams import Incoming, Outgoing
 from service_runtime.errors import Reason, ServiceError
 
@@ -126,9 +127,13 @@ class Storing:
             await self._database.ledger.write(Step(self._entry))
 
     async def _note_all(self, content: Content) -> None:
-        """Before the last byte goes to Orthanc. Raises _HeldError where that is not to be, and INSTANCE_CONFLICT."""
+        """Before the last byte goes to Orthanc. Raises _HeldError where that is not to be, INSTANCE_CONFLICT, and what
+        the file's session refuses it for.
+        """
         self._entry = self._entry.sent(self._incoming.content, content)
         rivals = await self._without_same_ahead(await self._database.ledger.write(Step(self._entry)))
+        if self._entry.session_id is not None:
+            await expect_in_session(self._database, self._entry, now=self._clock())
         if rivals or self._on_conflict is not OnConflict.REJECT:
             held = await self._pacs.fingerprint(self._entry.orthanc_id, read_again=False)
             if held is not None:

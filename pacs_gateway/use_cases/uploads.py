@@ -147,6 +147,7 @@ class Upload:
             filename=name,
             edits_sha256=self._edits_sha256,
             received_at=self._uploads.clock(),
+            session_id=self._options.session_id,
         )
 
     def _storing(self, accepted: Accepted, incoming: Incoming, began: float) -> Storing:

@@ -63,7 +63,9 @@ class Migrated:
 
     async def empty(self) -> None:
         """Removes all rows."""
-        tables = "users, patients, orders, dicom_upload_logs, dicom_upload_files, study_deletions, gateways"
+        tables = (
+            "users, patients, orders, dicom_upload_logs, dicom_upload_files, study_deletions, gateways, upload_sessions"
+        )
         await execute(self.url, f"TRUNCATE {tables}")
 
 

@@ -18,9 +18,19 @@ from pacs_gateway.adapters.db.orders import PostgresOrders
 from pacs_gateway.adapters.db.patients import PostgresPatients
 from pacs_gateway.adapters.db.requests import PostgresRequests
 from pacs_gateway.adapters.db.session import SERVER_LIMITS, Session
+from pacs_gateway.adapters.db.sessions import PostgresSessions
 from pacs_gateway.adapters.db.upload_logs import PostgresUploadLogs
 from pacs_gateway.adapters.db.users import PostgresUsers
-from pacs_gateway.use_cases.ports import LedgerEntries, Orders, Patients, UnitOfWork, UploadLogs, UploadRequests, Users
+from pacs_gateway.use_cases.ports import (
+    LedgerEntries,
+    Orders,
+    Patients,
+    UnitOfWork,
+    UploadLogs,
+    UploadRequests,
+    UploadSessions,
+    Users,
+)
 
 _POOL_SECONDS: Final = 5
 _CLOSE_SECONDS: Final = 5
@@ -42,6 +52,7 @@ class PostgresUnitOfWork:
         self.upload_logs: UploadLogs = PostgresUploadLogs(session)
         self.ledger: LedgerEntries = PostgresLedger(session, gateway_id)
         self.requests: UploadRequests = PostgresRequests(session, gateway_id)
+        self.sessions: UploadSessions = PostgresSessions(session)
 
     async def lock_study(self, study_uid: str) -> None:
         """Waits for, and holds until the end of the transaction, the right to change what is known of a study.

@@ -154,19 +154,19 @@ class PostgresLedger:
         """Entries of an instance of which all has come, the newest first."""
         found = select(files).where(files.c.orthanc_id == orthanc_id, files.c.stored_md5 != "")
         found = found.order_by(files.c.received_at.desc(), files.c.id).limit(_MOST_ENTRIES)
-        return [_file(row) for row in (await self._session.execute(found)).all()]
+        return [entry_of(row) for row in (await self._session.execute(found)).all()]
 
     async def get(self, entry_id: UUID) -> LedgerFile | None:
         """The entry with this id."""
         row = (await self._session.execute(select(files).where(files.c.id == entry_id))).one_or_none()
-        return _file(row) if row is not None else None
+        return entry_of(row) if row is not None else None
 
     async def orphans(self, *, lease_seconds: float, limit: int) -> Sequence[LedgerFile]:
         """Open entries of which no gateway says any more what becomes of them, the oldest first. One that is older than
         any upload lasts is none of a living gateway's either.
         """
         found = await self._session.execute(_ORPHANS, {"lease": lease_seconds, "limit": limit})
-        return [_file(row) for row in found.all()]
+        return [entry_of(row) for row in found.all()]
 
     async def recount(self, upload_log_id: UUID) -> None:
         """Has the log say what its entries come to."""
@@ -217,7 +217,7 @@ async def _begin(session: Session, begun: Sequence[LedgerFile], gateway_id: UUID
     complete = [file for file in begun if file.stored.md5]
     values = _columns(begun, gateway_id) | {"instances": sorted({file.orthanc_id for file in complete})}
     found = (await session.execute(_BEGIN, values)).all()
-    return [*complete, *map(_file, found)]
+    return [*complete, *map(entry_of, found)]
 
 
 async def _finish(session: Session, steps: Sequence[Step], gateway_id: UUID) -> None:
@@ -313,10 +313,12 @@ def _row(file: LedgerFile, gateway_id: UUID) -> dict[str, Any]:
         "error": cleaned(file.error),
         "received_at": file.received_at,
         "finished_at": file.finished_at,
+        "session_id": file.session_id,
     }
 
 
-def _file(row: Row[Any]) -> LedgerFile:
+def entry_of(row: Row[Any]) -> LedgerFile:
+    """The entry of a row that has the columns of the table."""
     return LedgerFile(
         id=row.id,
         upload_id=row.upload_id,
@@ -336,4 +338,5 @@ def _file(row: Row[Any]) -> LedgerFile:
         error=row.error,
         overwrites=row.overwrites,
         finished_at=row.finished_at,
+        session_id=row.session_id,
     )

@@ -34,10 +34,12 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from pacs_gateway.domain.ledger import FileState
 from pacs_gateway.domain.registry import Role
+from pacs_gateway.domain.sessions import SessionState
+from pacs_gateway.domain.upload import OnConflict, PatientMatch
 from pacs_gateway.domain.upload_log import UploadStatus
 
 # The revision of migrations/ that this code works with.
-SCHEMA_REVISION = "0006"
+SCHEMA_REVISION = "0007"
 
 UPLOAD_SOURCES = ("manual", "api", "cd_import")
 
@@ -155,6 +157,42 @@ dicom_upload_logs = Table(
     Index("ix_dicom_upload_logs_stale", "id", postgresql_where=text("file_names_stale")),
 )
 
+# A client's word of what it is going to send, and the receipt of it.
+upload_sessions = Table(
+    "upload_sessions",
+    metadata,
+    Column("id", Uuid(), primary_key=True),
+    Column("created_by_id", ForeignKey("users.id"), nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("patient_id", ForeignKey("patients.id", onupdate="CASCADE"), index=True),
+    Column("order_id", ForeignKey("orders.id")),
+    Column("upload_source", String(20), nullable=False),
+    Column("patient_match", String(20), nullable=False),
+    Column("on_conflict", String(20), nullable=False),
+    Column("number_of_files", Integer(), nullable=False),
+    # Whether the files are listed, in upload_session_files.
+    Column("lists_files", Boolean(), nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("completed_at", DateTime(timezone=True)),
+    # The JWS, as it was given.
+    _text("receipt"),
+    _one_of("state", _all(SessionState)),
+    _one_of("upload_source", UPLOAD_SOURCES),
+    _one_of("patient_match", _all(PatientMatch)),
+    _one_of("on_conflict", _all(OnConflict)),
+    Index("ix_upload_sessions_open", "expires_at", postgresql_where=text("state = 'open'")),
+)
+
+upload_session_files = Table(
+    "upload_session_files",
+    metadata,
+    Column("session_id", ForeignKey("upload_sessions.id", ondelete="CASCADE"), primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Column("size_bytes", BigInteger(), nullable=False),
+    _text("name", 255),
+)
+
 # The ledger: one row for each file of each upload.
 dicom_upload_files = Table(
     "dicom_upload_files",
@@ -186,6 +224,14 @@ dicom_upload_files = Table(
     _text("error"),
     Column("received_at", DateTime(timezone=True), nullable=False),
     Column("finished_at", DateTime(timezone=True)),
+    # The session that it was sent into. It may be deleted; the ledger stays.
+    Column("session_id", ForeignKey("upload_sessions.id", ondelete="SET NULL")),
+    Index(
+        "ix_dicom_upload_files_session",
+        "session_id",
+        "source_sha256",
+        postgresql_where=text("session_id IS NOT NULL"),
+    ),
     Index("ix_dicom_upload_files_orthanc_id", "orthanc_id", "received_at"),
     # Not unique: a statement takes it from one row and gives it to another, in no order. The log's row is locked then.
     Index("ix_dicom_upload_files_current", "upload_log_id", "sop_instance_uid", postgresql_where=text("is_current")),

@@ -1,0 +1,177 @@
+"""Upload sessions: what is expected, and what the ledger's entries say has come."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Row, exists, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+
+from pacs_gateway.adapters.db.ledger import entry_of
+from pacs_gateway.adapters.db.models import upload_session_files as expected
+from pacs_gateway.adapters.db.models import upload_sessions as sessions
+from pacs_gateway.adapters.db.session import Session
+from pacs_gateway.adapters.db.texts import fitted
+from pacs_gateway.domain.ledger import Content
+from pacs_gateway.domain.sessions import ExpectedFile, SessionFile, SessionState, UploadSession
+from pacs_gateway.domain.upload import OnConflict, PatientMatch, UploadOptions, UploadSource
+
+# What is shown of a session that lists no files, at most: so many times as many as it expects. More than it expects can
+# have come where some were deleted since.
+_SHOWN_TIMES: Final = 2
+
+# Of the entries of one file the one that says most: it is held, on its way, was held once, failed; of these the last.
+# An upload of the same file outside of the session takes the entry's place in the log, and means no less.
+_CAME: Final = """
+SELECT DISTINCT ON (file.source_sha256) file.*, held.is_held
+  FROM dicom_upload_files file
+ CROSS JOIN LATERAL (
+       SELECT file.state = 'verified' AND EXISTS (
+              SELECT 1 FROM dicom_upload_files current
+               WHERE current.orthanc_id = file.orthanc_id AND current.stored_sha256 = file.stored_sha256
+                 AND current.is_current AND current.state = 'verified') AS is_held) held
+ WHERE file.session_id = :session AND file.source_sha256 <> ''
+ ORDER BY file.source_sha256, held.is_held DESC, file.state IN ('received', 'stored') DESC,
+          file.state = 'verified' DESC, file.received_at DESC
+"""
+_LISTED: Final = text(f"""
+WITH came AS ({_CAME})
+SELECT expected.sha256, expected.size_bytes, expected.name, came.*
+  FROM upload_session_files expected LEFT JOIN came ON came.source_sha256 = expected.sha256
+ WHERE expected.session_id = :session ORDER BY expected.sha256
+""")  # noqa: S608 - the statement is ours
+_UNLISTED: Final = text(f"""
+WITH came AS ({_CAME})
+SELECT came.source_sha256 AS sha256, came.source_size_bytes AS size_bytes, came.filename AS name, came.*
+  FROM came WHERE came.state <> 'failed' ORDER BY came.is_held DESC, came.source_sha256 LIMIT :limit
+""")  # noqa: S608
+_OTHERS: Final = text("""
+SELECT count(DISTINCT source_sha256) FROM dicom_upload_files
+ WHERE session_id = :session AND source_sha256 NOT IN ('', :sha256) AND state <> 'failed'
+""")
+_EXPIRE: Final = text("""
+UPDATE upload_sessions SET state = 'expired'
+ WHERE id IN (SELECT id FROM upload_sessions WHERE state = 'open' AND expires_at <= :now
+               ORDER BY expires_at LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED)
+""")
+
+
+class PostgresSessions:
+    """The port `UploadSessions`."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def add(self, session: UploadSession, files: Sequence[ExpectedFile]) -> None:
+        """Adds a session, with the files that it lists."""
+        await self._session.share_registry()
+        await self._session.execute(insert(sessions).values(_row(session)))
+        if files:
+            rows = [
+                {
+                    "session_id": session.id,
+                    "sha256": file.sha256,
+                    "size_bytes": file.size_bytes,
+                    "name": fitted(expected.c.name, file.name),
+                }
+                for file in files
+            ]
+            await self._session.execute(insert(expected), rows)
+
+    async def get(self, session_id: UUID) -> UploadSession | None:
+        """The session with this id."""
+        row = (await self._session.execute(select(sessions).where(sessions.c.id == session_id))).one_or_none()
+        return _session(row) if row is not None else None
+
+    async def hold(self, session_id: UUID, *, alone: bool) -> UploadSession | None:
+        """The session with this id, which nobody changes until the end of the transaction, nor, `alone`, holds.
+
+        The ledger's entries refer to it meanwhile, for which a weaker lock than that of a deletion is enough.
+        """
+        if alone:
+            await self._session.share_registry()
+        found = select(sessions).where(sessions.c.id == session_id)
+        found = found.with_for_update(key_share=True) if alone else found.with_for_update(read=True)
+        row = (await self._session.execute(found)).one_or_none()
+        return _session(row) if row is not None else None
+
+    async def files(self, session: UploadSession) -> Sequence[SessionFile]:
+        """The files that the session lists, else those that have come and did not fail, by SHA-256."""
+        if session.lists_files:
+            rows = (await self._session.execute(_LISTED, {"session": session.id})).all()
+        else:
+            limit = _SHOWN_TIMES * session.number_of_files
+            rows = (await self._session.execute(_UNLISTED, {"session": session.id, "limit": limit})).all()
+        return sorted(map(_file, rows), key=lambda file: file.expected.sha256)
+
+    async def lists(self, session_id: UUID, content: Content) -> bool:
+        """Whether the session lists a file with this SHA-256 and size."""
+        listed = exists().where(
+            expected.c.session_id == session_id,
+            expected.c.sha256 == content.sha256,
+            expected.c.size_bytes == content.size_bytes,
+        )
+        return bool((await self._session.execute(select(listed))).scalar_one())
+
+    async def number_of_others(self, session_id: UUID, content: Content) -> int:
+        """How many files with another content are in the session, or on their way."""
+        values = {"session": session_id, "sha256": content.sha256}
+        return int((await self._session.execute(_OTHERS, values)).scalar_one())
+
+    async def complete(self, session: UploadSession) -> None:
+        """Keeps that a session is completed, and its receipt. It must be held alone."""
+        done = {"state": session.state.value, "completed_at": session.completed_at, "receipt": session.receipt}
+        await self._session.execute(update(sessions).where(sessions.c.id == session.id).values(done))
+
+    async def expire(self, *, now: datetime, limit: int) -> int:
+        """Marks open sessions whose time is over, so many at most; how many it was."""
+        await self._session.share_registry()
+        return (await self._session.execute(_EXPIRE, {"now": now, "limit": limit})).rowcount
+
+
+def _row(session: UploadSession) -> dict[str, Any]:
+    return {
+        "id": session.id,
+        "created_by_id": session.created_by_id,
+        "created_at": session.created_at,
+        "expires_at": session.expires_at,
+        "patient_id": session.options.patient_id,
+        "order_id": session.options.order_id,
+        "upload_source": session.options.source.value,
+        "patient_match": session.options.patient_match.value,
+        "on_conflict": session.options.on_conflict.value,
+        "number_of_files": session.number_of_files,
+        "lists_files": session.lists_files,
+        "state": session.state.value,
+        "completed_at": session.completed_at,
+        "receipt": session.receipt,
+    }
+
+
+def _session(row: Row[Any]) -> UploadSession:
+    options = UploadOptions(
+        patient_id=row.patient_id,
+        order_id=row.order_id,
+        source=UploadSource(row.upload_source),
+        patient_match=PatientMatch(row.patient_match),
+        on_conflict=OnConflict(row.on_conflict),
+        session_id=row.id,
+    )
+    return UploadSession(
+        id=row.id,
+        created_by_id=row.created_by_id,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        options=options,
+        number_of_files=row.number_of_files,
+        lists_files=row.lists_files,
+        state=SessionState(row.state),
+        completed_at=row.completed_at,
+        receipt=row.receipt,
+    )
+
+
+def _file(row: Row[Any]) -> SessionFile:
+    file = ExpectedFile(row.sha256, row.size_bytes, row.name)
+    return SessionFile(file) if row.id is None else SessionFile(file, entry_of(row), is_held=row.is_held)
