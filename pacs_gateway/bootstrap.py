@@ -82,8 +82,8 @@ async def gateway(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
                 signer=_signer(settings),
                 issuer=settings.receipt_issuer,
                 keep_seconds=settings.session_seconds,
+                max_files=settings.max_session_files,
             ),
-            max_session_files=settings.max_session_files,
             limits=settings.upload_limits,
             archives=settings.archive_limits,
         )

@@ -1,4 +1,6 @@
-"""The development key: signs the tokens of `make token`, the demo and the tests. Never for anything else."""
+"""The development keys: one signs the tokens of `make token`, the demo and the tests, the other their receipts. Never
+for anything else.
+"""
 
 import contextlib
 import json
@@ -48,6 +50,16 @@ def development_key(folder: Path) -> DevelopmentKey:
     pem = path.read_bytes()
     _replace(jwks, json.dumps({"keys": [_public_jwk(pem)]}).encode(), mode=0o644)
     return DevelopmentKey(pem, jwks)
+
+
+def receipt_key(folder: Path) -> Path:
+    """The file with the key that signs receipts, in `folder`, made on first use; it is for its owner only."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "receipts.pem"
+    if not path.exists():
+        with contextlib.suppress(FileExistsError):
+            _put(path, _new_pem(), mode=0o600)
+    return path
 
 
 def _new_pem() -> bytes:

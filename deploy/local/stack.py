@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from deploy.local.envoy import Envoy
-from deploy.local.keys import AUDIENCE, ISSUER, DevelopmentKey, development_key
+from deploy.local.keys import AUDIENCE, ISSUER, DevelopmentKey, development_key, receipt_key
 from deploy.local.orthanc import Orthanc, OrthancServer
 from deploy.local.people import user_with_role
 from deploy.local.ports import Ports, free_ports
@@ -36,7 +36,7 @@ from deploy.local.services import Migrations, Service
 ALL_PARTS = ("postgres", "migrations", "orthanc", "tag_service", "pacs_gateway", "envoy")
 _GATEWAY_NEEDS = ("postgres", "orthanc", "tag_service")
 # What the runner's own environment may hold for the gateway and tag_service has no business to know.
-_SECRETS = ("DATABASE_URL", "ORTHANC_URL", "ORTHANC_USERNAME", "ORTHANC_PASSWORD")
+_SECRETS = ("DATABASE_URL", "ORTHANC_URL", "ORTHANC_USERNAME", "ORTHANC_PASSWORD", "RECEIPT_KEY_FILE")
 # On one machine nobody balances, and nobody wants to wait.
 _BRISK = {"DRAIN_SECONDS": "0", "SHUTDOWN_GRACE_SECONDS": "5", "READINESS_INTERVAL_SECONDS": "0.5"}
 
@@ -79,7 +79,7 @@ class Existing:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """State that outlives the stack: the durable database, and the folder of the development key."""
+    """State that outlives the stack: the durable database, and the folder of the development keys."""
 
     keys: Path
 
@@ -118,7 +118,9 @@ class Stack:
         self._running: dict[str, _Running] = {}
         self._died: asyncio.Queue[str] = asyncio.Queue()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._key: DevelopmentKey = development_key(keep.keys if keep else self.folder / "keys")
+        keys = keep.keys if keep else self.folder / "keys"
+        self._key: DevelopmentKey = development_key(keys)
+        self._receipt_key = receipt_key(keys)
         extra = settings or {}
         self._postgres = Postgres(self.folder / "postgres", self.log("postgres"), durable=keep is not None)
         self._orthanc = Orthanc(
@@ -173,6 +175,7 @@ class Stack:
             "ORTHANC_USERNAME": self.orthanc.username,
             "ORTHANC_PASSWORD": self.orthanc.password,
             "TAG_SERVICE_TARGET": self.tag_service_target,
+            "RECEIPT_KEY_FILE": str(self._receipt_key),
         }
 
     def token(self, *, role: str = "radiologist", user_id: str | None = None, **claims: Any) -> str:

@@ -1,5 +1,6 @@
 """The options that come with files: what is read of them, and what is refused."""
 
+from dataclasses import replace
 from typing import Any
 
 from pacs_gateway.api.fields import Fields
@@ -30,24 +31,33 @@ _COERCED = {
 def options_of(request: _Options) -> UploadOptions:
     """What holds for every file of an upload. Raises INVALID_FIELD, ROLE_NOT_ALLOWED."""
     fields = Fields()
-    options = UploadOptions(
-        patient_id=fields.optional_uuid("patient_id", request.patient_id),
-        order_id=fields.optional_uuid("order_id", request.order_id),
-        source=fields.choice("upload_source", request.upload_source or UploadSource.MANUAL, UploadSource),
-        patient_match=fields.choice("patient_match", request.patient_match or PatientMatch.REQUIRE, PatientMatch),
-        on_conflict=fields.choice("on_conflict", request.on_conflict or OnConflict.REJECT, OnConflict),
-        edits=_edits(request),
-    )
-    if request.patient_match and not request.patient_id:
-        fields.wrong("patient_match", "needs patient_id: without it there is nothing to match")
+    options = replace(shared_options(fields, request), edits=_edits(request))
     if options.patient_match is PatientMatch.COERCE:
         for name, keyword in _COERCED.items():
             if request.HasField(name):
                 fields.wrong(keyword, "is set by patient_match=COERCE; leave one of the two out")
     fields.expect_valid()
+    expect_may_overwrite(options)
+    return options
+
+
+def shared_options(fields: Fields, request: Any) -> UploadOptions:
+    """The options that may be said once for a session: all but the edits."""
+    if request.patient_match and not request.patient_id:
+        fields.wrong("patient_match", "needs patient_id: without it there is nothing to match")
+    return UploadOptions(
+        patient_id=fields.optional_uuid("patient_id", request.patient_id),
+        order_id=fields.optional_uuid("order_id", request.order_id),
+        source=fields.choice("upload_source", request.upload_source or UploadSource.MANUAL, UploadSource),
+        patient_match=fields.choice("patient_match", request.patient_match or PatientMatch.REQUIRE, PatientMatch),
+        on_conflict=fields.choice("on_conflict", request.on_conflict or OnConflict.REJECT, OnConflict),
+    )
+
+
+def expect_may_overwrite(options: UploadOptions) -> None:
+    """Raises ROLE_NOT_ALLOWED where the options ask for what the caller's role may not."""
     if options.on_conflict is OnConflict.OVERWRITE:
         expect_role(CALLER.get().role, OVERWRITERS, "overwrite what the PACS holds")
-    return options
 
 
 def _edits(request: _Options) -> Edits:

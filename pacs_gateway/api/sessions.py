@@ -100,7 +100,11 @@ def session_to_proto(progress: Progress) -> messages.UploadSession:
     message = messages.UploadSession(
         id=str(session.id),
         state=session.state.value,
-        **_options(session.options) | {"patient_match": session.options.patient_match.value},
+        patient_id=str(session.options.patient_id or ""),
+        order_id=str(session.options.order_id or ""),
+        upload_source=session.options.source.value,
+        patient_match=session.options.patient_match.value,
+        on_conflict=session.options.on_conflict.value,
         number_of_files=session.number_of_files,
         files_stored=len(progress.stored),
         files_missing=progress.number_missing,

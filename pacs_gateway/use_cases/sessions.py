@@ -49,8 +49,12 @@ class Sessions:
         signer: ReceiptSigner | None,
         issuer: str,
         keep_seconds: float,
+        max_files: int,
     ) -> None:
-        """Receipts are signed in the name of `issuer`; a session is open for `keep_seconds`."""
+        """Receipts are signed in the name of `issuer`; a session is open for `keep_seconds`, and has `max_files` at
+        most.
+        """
+        self.max_files = max_files
         self._database = database
         self._pacs = pacs
         self._clock = clock
@@ -149,12 +153,12 @@ class Sessions:
         shows as deleted and can be sent again. Raises SESSION_INCOMPLETE.
         """
         waiting = iter([one.entry for one in progress.stored if one.entry is not None])
-        gone: list[LedgerFile] = []
+        gone: dict[UUID, LedgerFile] = {}
 
         async def ask() -> None:
             for entry in waiting:
-                if await self._pacs.fingerprint(entry.orthanc_id, read_again=False) != entry.stored.fingerprint:
-                    gone.append(entry)
+                if not await self._holds(entry):
+                    gone[entry.id] = entry
 
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -162,7 +166,7 @@ class Sessions:
                     tasks.create_task(ask())
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
-        forgotten = [entry for entry in gone if await self._forget(entry)]
+        forgotten = [entry for entry in gone.values() if await self._forget(entry)]
         if forgotten:
             raise session_incomplete(len(forgotten))
 
@@ -172,12 +176,15 @@ class Sessions:
         """
         async with self._database.begin() as work:
             await work.lock_study(entry.study_instance_uid)
-            if await self._pacs.fingerprint(entry.orthanc_id, read_again=False) == entry.stored.fingerprint:
+            if await self._holds(entry):
                 return False
             await work.ledger.forget_instance(entry.orthanc_id)
             await work.commit()
         log.warning("instance gone", ledger_entry_id=str(entry.id))
         return True
+
+    async def _holds(self, entry: LedgerFile) -> bool:
+        return await self._pacs.fingerprint(entry.orthanc_id, read_again=False) == entry.stored.fingerprint
 
     def _expect_signer(self) -> ReceiptSigner:
         if self._signer is None:

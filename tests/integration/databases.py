@@ -63,10 +63,8 @@ class Migrated:
 
     async def empty(self) -> None:
         """Removes all rows."""
-        tables = (
-            "users, patients, orders, dicom_upload_logs, dicom_upload_files, study_deletions, gateways, upload_sessions"
-        )
-        await execute(self.url, f"TRUNCATE {tables}")
+        ours = "dicom_upload_logs, dicom_upload_files, upload_sessions, upload_session_files, study_deletions, gateways"
+        await execute(self.url, f"TRUNCATE users, patients, orders, {ours}")
 
 
 @asynccontextmanager

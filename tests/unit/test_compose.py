@@ -27,8 +27,8 @@ SETTINGS: dict[str, type[BaseSettings]] = {"tag_service": TagSettings, "pacs_gat
 OURS = ("envoy", "tag_service", "pacs_gateway", "migrations")
 SECRETS = ("POSTGRES_PASSWORD", "ORTHANC_PASSWORD")
 REQUIRED = {*SECRETS, "AUTH_ISSUER", "AUTH_AUDIENCE", "AUTH_JWKS_FILE"}
-# ${NAME:-default} and ${NAME:?message}, as the Compose specification has them.
-VARIABLE = re.compile(r"\$\{(?P<name>[A-Z_]+)(?:(?P<kind>:-|:\?)(?P<rest>[^}]*))?\}")
+# ${NAME:-default}, ${NAME:?message} and ${NAME:+replacement}, as the Compose specification has them.
+VARIABLE = re.compile(r"\$\{(?P<name>[A-Z_]+)(?:(?P<kind>:-|:\?|:\+)(?P<rest>[^}]*))?\}")
 # NAME, default: render.sh's own list of what it reads.
 RENDERED = re.compile(r"\$\{(ENVOY_[A-Z_]+|AUTH_[A-Z_]+|CORS_ORIGINS)\}")
 
@@ -53,6 +53,8 @@ def filled_in(value: str, settings: Mapping[str, str]) -> str:
         value = settings.get(match["name"], "")
         if not value and match["kind"] == ":?":
             raise LookupError(match["name"])
+        if match["kind"] == ":+":
+            return match["rest"] if value else ""
         return value or (match["rest"] if match["kind"] == ":-" else "")
 
     return VARIABLE.sub(value_of, str(value))

@@ -10,7 +10,13 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 from pydicom.datadict import tag_for_keyword
 
 from ris.errors.v1 import error_reason_pb2
-from ris.pacs.v1 import health_service_pb2, registry_service_pb2, study_service_pb2, upload_service_pb2
+from ris.pacs.v1 import (
+    health_service_pb2,
+    registry_service_pb2,
+    study_service_pb2,
+    upload_service_pb2,
+    upload_session_pb2,
+)
 from ris.tags.v1 import dicom_tags_pb2, tag_service_pb2
 from service_runtime.errors import Reason
 from service_runtime.status import CODE_OF, HTTP_STATUS_OF
@@ -24,6 +30,7 @@ FILES: list[FileDescriptor] = [
         registry_service_pb2,
         study_service_pb2,
         upload_service_pb2,
+        upload_session_pb2,
         dicom_tags_pb2,
         tag_service_pb2,
     )
@@ -76,6 +83,14 @@ ROUTES = {
     "ris.pacs.v1.UploadService.Upload": ("post", f"{DICOM}/upload", "file", "", True, False),
     "ris.pacs.v1.UploadService.UploadMultiple": ("post", f"{DICOM}/upload-multiple", "file", "", True, True),
     "ris.pacs.v1.UploadService.Preflight": ("post", f"{DICOM}/preflight", "file", "", True, True),
+    "ris.pacs.v1.UploadService.CreateSession": ("post", f"{DICOM}/upload-sessions", "*", "", False, False),
+    "ris.pacs.v1.UploadService.GetSession": (
+        *("get", f"{DICOM}/upload-sessions/{{session_id}}", "", "", False, False),
+    ),
+    "ris.pacs.v1.UploadService.CompleteSession": (
+        *("post", f"{DICOM}/upload-sessions/{{session_id}}:complete", "", "", False, False),
+    ),
+    "ris.pacs.v1.UploadService.GetReceiptKeys": ("get", f"{DICOM}/receipt-keys", "", "jwks", False, False),
     "ris.pacs.v1.UploadService.ListUploadLogs": ("get", f"{DICOM}/upload-logs", "", "", False, False),
     "ris.pacs.v1.UploadService.GetUploadLog": ("get", f"{DICOM}/upload-logs/{{id}}", "", "", False, False),
     "ris.tags.v1.TagService.ReadTags": ("post", f"{DICOM}/read-tags", "file", "", True, False),

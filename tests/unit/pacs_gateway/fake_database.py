@@ -18,6 +18,7 @@ from pacs_gateway.domain.registry import (
     User,
     UserEntry,
 )
+from pacs_gateway.domain.sessions import ExpectedFile, UploadSession
 from pacs_gateway.domain.study import StudyLink
 from pacs_gateway.domain.upload import KnownRequest
 from pacs_gateway.domain.upload_log import (
@@ -30,6 +31,7 @@ from pacs_gateway.domain.upload_log import (
 )
 from service_runtime.errors import Reason, ServiceError, not_found
 from tests.unit.pacs_gateway.fake_ledger import FakeLedger, FakeLedgerEntries, SharedLock
+from tests.unit.pacs_gateway.fake_sessions import FakeSessions
 from tests.unit.pacs_gateway.hooks import Hooks
 
 T = TypeVar("T")
@@ -50,6 +52,7 @@ class Tables:
     logs: dict[UUID, UploadLog] = field(default_factory=dict)
     deletions: dict[UUID, Deletion] = field(default_factory=dict)
     files: dict[UUID, LedgerFile] = field(default_factory=dict)
+    sessions: dict[UUID, UploadSession] = field(default_factory=dict)
 
 
 class FakeDatabase:
@@ -66,6 +69,8 @@ class FakeDatabase:
         self.ledger = FakeLedger(self)
         self.gateways_dead = False
         self.requests: dict[tuple[UUID, str], KnownRequest] = {}
+        # What the sessions list.
+        self.expected: dict[UUID, list[ExpectedFile]] = {}
         self.led_by_another = False
         self.compared: dict[UUID, Difference] = {}
 
@@ -113,6 +118,7 @@ class FakeUnitOfWork:
         self.upload_logs = FakeUploadLogs(self)
         self.ledger = FakeLedgerEntries(self)
         self.requests = FakeRequests(self)
+        self.sessions = FakeSessions(self)
 
     async def lock_study(self, study_uid: str) -> None:
         """Holds the study to the end of this unit of work."""

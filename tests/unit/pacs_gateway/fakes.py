@@ -26,11 +26,13 @@ from pacs_gateway.use_cases.deletions import Deletions
 from pacs_gateway.use_cases.ports import fate_unknown
 from pacs_gateway.use_cases.reconciling import Reconciler
 from pacs_gateway.use_cases.requests import Requests
+from pacs_gateway.use_cases.sessions import Sessions
 from pacs_gateway.use_cases.streams import Keeping
 from pacs_gateway.use_cases.studies import Studies
 from pacs_gateway.use_cases.uploads import Uploads
 from service_runtime.errors import Reason, ServiceError
 from tests.unit.pacs_gateway.fake_database import FakeDatabase
+from tests.unit.pacs_gateway.fake_sessions import FakeSigner
 from tests.unit.pacs_gateway.hooks import Hooks
 
 END = b"END"
@@ -369,6 +371,16 @@ class World:
             compare_seconds=3600,
         )
         self.requests = Requests(database=self.database, keep_seconds=60, lease_seconds=30)
+        self.signer = FakeSigner()
+        self.sessions = Sessions(
+            database=self.database,
+            pacs=self.pacs,
+            clock=self.clock,
+            signer=self.signer,
+            issuer="test",
+            keep_seconds=3600,
+            max_files=10,
+        )
         self.studies = Studies(database=self.database, pacs=self.pacs, max_listed=5000)
 
     def uploads(self, unknown: UnknownPatients = UnknownPatients.CREATE) -> Uploads:

@@ -37,7 +37,12 @@ def servicer_of(world: World, unknown: UnknownPatients = UnknownPatients.CREATE)
     """A servicer over the fakes."""
     book = UploadLogBook(database=world.database)
     return UploadServicer(
-        uploads=world.uploads(unknown), log_book=book, requests=world.requests, limits=LIMITS, archives=ARCHIVES
+        uploads=world.uploads(unknown),
+        log_book=book,
+        requests=world.requests,
+        sessions=world.sessions,
+        limits=LIMITS,
+        archives=ARCHIVES,
     )
 
 

@@ -19,7 +19,12 @@ def servicer(world: World) -> UploadServicer:
     """The servicer under test."""
     book = UploadLogBook(database=world.database)
     return UploadServicer(
-        uploads=world.uploads(), log_book=book, requests=world.requests, limits=LIMITS, archives=ARCHIVES
+        uploads=world.uploads(),
+        log_book=book,
+        requests=world.requests,
+        sessions=world.sessions,
+        limits=LIMITS,
+        archives=ARCHIVES,
     )
 
 

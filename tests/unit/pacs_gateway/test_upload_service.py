@@ -56,6 +56,7 @@ def servicer_of(world: World, limits: UploadLimits = LIMITS) -> UploadServicer:
         uploads=world.uploads(),
         log_book=UploadLogBook(database=world.database),
         requests=world.requests,
+        sessions=world.sessions,
         limits=limits,
         archives=ARCHIVES,
     )
