@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from operator import attrgetter
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -16,7 +17,7 @@ from grpc_status import rpc_status
 
 from pacs_gateway.adapters.directory_records import directory_records
 from pacs_gateway.domain.media import DirectoryRecord
-from pacs_gateway.domain.tags import DicomTags, Edits
+from pacs_gateway.domain.tags import DicomTags, Edits, HeaderEdit
 from ris.tags.v1 import dicom_tags_pb2, tag_service_pb2, tag_service_pb2_grpc
 from service_runtime.errors import Reason, ServiceError
 from service_runtime.identity import CALLER
@@ -26,6 +27,7 @@ from service_runtime.status import error_of
 _CHECK_SECONDS: Final = 5
 # A file comes as slowly as its sender sends it; the upload's own idle limit is the tighter one.
 _FILE_SECONDS: Final = 900
+_HEADER_SECONDS: Final = 30
 # 256 KiB messages were measured to be the fastest.
 _PIECE_BYTES: Final = 256 * 1024
 _OPTIONS: Final = (
@@ -36,6 +38,9 @@ _OPTIONS: Final = (
     # Look for a restarted tag_service soon, not after minutes.
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
+
+# The fields of both DicomTags have the same order.
+_values_of: Final = attrgetter(*(field.name for field in dicom_tags_pb2.DicomTags.DESCRIPTOR.fields))
 
 _RequestT = TypeVar(
     "_RequestT",
@@ -76,6 +81,28 @@ class TagClient:
         first = tag_service_pb2.ReadTagsRequest(file=httpbody_pb2.HttpBody())
         async with _sending(call, first, chunks):
             return _tags((await call).tags)
+
+    async def modify_header(self, beginning: bytes, file_size: int, edits: Edits, *, ending: bytes = b"") -> HeaderEdit:
+        """The new header of a file with these ends, where they tell."""
+        request = tag_service_pb2.ModifyHeaderRequest(
+            beginning=beginning,
+            ending=ending,
+            file_size=file_size,
+            edits=None if edits.is_empty else _edit_request(edits),
+        )
+        try:
+            answer = await self._stub.ModifyHeader(request, metadata=_metadata(), timeout=_HEADER_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise _error_of(error) from error
+        original = _tags(answer.original_tags) if answer.HasField("original_tags") else None
+        same = None if answer.needs_whole_file else original
+        return HeaderEdit(
+            original=original,
+            tags=_tags(answer.tags) if answer.HasField("tags") else same,
+            header=answer.header,
+            header_size=answer.header_size,
+            needs_whole_file=answer.needs_whole_file,
+        )
 
     async def read_directory(self, chunks: AsyncIterable[bytes]) -> Sequence[DirectoryRecord]:
         """The files that a DICOMDIR names."""
@@ -212,8 +239,7 @@ def _edit_request(edits: Edits) -> tag_service_pb2.ModifyTagsRequest:
 
 
 def _tags(tags: dicom_tags_pb2.DicomTags) -> DicomTags:
-    values = {field.name: getattr(tags, field.name) for field in tags.DESCRIPTOR.fields}
-    return DicomTags(patient_id=values.pop("dicom_patient_id"), **values)
+    return DicomTags(*_values_of(tags))
 
 
 def _away() -> ServiceError:

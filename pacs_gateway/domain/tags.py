@@ -30,6 +30,22 @@ class DicomTags:
     performing_physician_name: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class HeaderEdit:
+    """What editing a file by its ends came to.
+
+    The edited file is `header`, and behind it the file from `header_size` on; also without edits there is a header.
+    `original` are the attributes of the file, `tags` those of the edited one. Where the ends do not tell
+    (`needs_whole_file`) there is neither header nor `tags`, and `original` only where it was to be found.
+    """
+
+    original: DicomTags | None
+    tags: DicomTags | None
+    header: bytes
+    header_size: int
+    needs_whole_file: bool
+
+
 class RecordReason(StrEnum):
     """Why a file's values before its edits are recorded in it (PS3.3 C.12.1.1.9): to fit them, or to mend them."""
 

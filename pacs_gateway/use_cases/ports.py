@@ -20,7 +20,7 @@ from pacs_gateway.domain.registry import (
 )
 from pacs_gateway.domain.sessions import ExpectedFile, SessionFile, UploadSession
 from pacs_gateway.domain.study import Counts, Fingerprint, PacsSeries, PacsStudy, StoredInstance, StudyFilter, StudyLink
-from pacs_gateway.domain.tags import DicomTags, Edits
+from pacs_gateway.domain.tags import DicomTags, Edits, HeaderEdit
 from pacs_gateway.domain.upload import KnownRequest
 from pacs_gateway.domain.upload_log import Deletion, Difference, UploadLog, UploadLogEntry, UploadLogFilter
 from service_runtime.errors import ServiceError
@@ -47,6 +47,11 @@ class TagService(Protocol):
 
     def modify(self, chunks: AsyncIterable[bytes], edits: Edits) -> AsyncGenerator[bytes, None]:
         """The edited file. It is complete only when the iteration ends; with no edits it is checked all the same."""
+
+    async def modify_header(self, beginning: bytes, file_size: int, edits: Edits, *, ending: bytes = b"") -> HeaderEdit:
+        """What `read_tags` and `modify` would give for a file of this size, if the bytes that it begins with tell, and
+        those that it ends with: a KiB is enough for what images have behind their pixels.
+        """
 
     async def read_directory(self, chunks: AsyncIterable[bytes]) -> Sequence[DirectoryRecord]:
         """The files that a DICOMDIR names, in order; none where the file is no DICOMDIR. The caller bounds its size."""
@@ -151,6 +156,9 @@ class Orders(Protocol):
 
 class Users(Protocol):
     """The users of the registry."""
+
+    async def get(self, user_id: UUID) -> User | None:
+        """The user with this id."""
 
     async def upsert(self, entries: Sequence[UserEntry]) -> Sequence[User]:
         """Makes or changes users, in order. Raises REGISTRY_CONFLICT."""
@@ -325,9 +333,6 @@ class Database(Protocol):
 
     def begin(self) -> AbstractAsyncContextManager[UnitOfWork]:
         """A new unit of work."""
-
-    async def find_user(self, user_id: UUID) -> User | None:
-        """The user with this id, as of now and outside of any unit of work. Raises OVERLOADED."""
 
     def lead(self) -> AbstractAsyncContextManager[bool]:
         """Whether this gateway is, while the context lasts, the only one of all that reconciles."""

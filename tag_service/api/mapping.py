@@ -15,6 +15,7 @@ from tag_service.domain.reading.dicom_tags import DicomTags, Header
 from tag_service.domain.standard.problems import Problem
 from tag_service.domain.validating.validation import Verdict
 from tag_service.use_cases.deidentifying import Deidentification
+from tag_service.use_cases.heading import EditedHeader
 
 ChoiceT = TypeVar("ChoiceT", bound=StrEnum)
 
@@ -68,6 +69,18 @@ def header_to_proto(header: Header, attributes: Iterable[ChosenAttribute] = ()) 
         tags=_tags(header.tags),
         warnings=[_problem(problem) for problem in header.problems],
         attributes=[_attribute(attribute) for attribute in attributes],
+    )
+
+
+def edited_header_to_proto(edited: EditedHeader) -> tag_service_pb2.ModifyHeaderResponse:
+    """The answer of ModifyHeader."""
+    original, tags = edited.original, edited.tags
+    return tag_service_pb2.ModifyHeaderResponse(
+        original_tags=_tags(original) if original else None,
+        tags=_tags(tags) if tags and tags != original else None,
+        header=edited.header,
+        header_size=edited.header_size,
+        needs_whole_file=edited.needs_whole_file,
     )
 
 

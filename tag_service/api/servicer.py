@@ -14,6 +14,7 @@ from service_runtime.uploads import UploadedFile, UploadLimits
 from tag_service.api.mapping import (
     about_deidentification,
     content_disposition,
+    edited_header_to_proto,
     edits_from,
     header_to_proto,
     options_from,
@@ -23,6 +24,7 @@ from tag_service.domain.editing.rewrite import Rewriter
 from tag_service.domain.reading.chosen import choose
 from tag_service.domain.standard.limits import Limits
 from tag_service.use_cases.deidentifying import KEY_FIELD, Deidentifying
+from tag_service.use_cases.heading import Ends, Heading
 from tag_service.use_cases.modifying import Modifying
 from tag_service.use_cases.reading import read_all_tags, read_chosen_tags, read_tags, validate
 from tag_service.use_cases.rewriting import Rewriting
@@ -39,12 +41,14 @@ class TagServicer(tag_service_pb2_grpc.TagServiceServicer):
         *,
         rewriting: Rewriting,
         modifying: Modifying,
+        heading: Heading,
         deidentifying: Deidentifying,
         limits: Limits,
         upload_limits: UploadLimits,
     ) -> None:
         self._rewriting = rewriting
         self._modifying = modifying
+        self._heading = heading
         self._deidentifying = deidentifying
         self._limits = limits
         self._upload_limits = upload_limits
@@ -80,6 +84,15 @@ class TagServicer(tag_service_pb2_grpc.TagServiceServicer):
         async with aclosing(self._rewritten(file, rewriter, context, lambda: (name,))) as bodies:
             async for body in bodies:
                 yield tag_service_pb2.ModifyTagsResponse(file=body)
+
+    async def ModifyHeader(  # noqa: N802
+        self,
+        request: tag_service_pb2.ModifyHeaderRequest,
+        context: _Context,  # noqa: ARG002 - gRPC's
+    ) -> tag_service_pb2.ModifyHeaderResponse:
+        """Edits a file by its ends."""
+        ends = Ends(request.beginning, request.ending, request.file_size)
+        return edited_header_to_proto(await self._heading.edit(ends, edits_from(request.edits)))
 
     async def DeidentifyFile(  # noqa: N802
         self, request_iterator: AsyncIterator[tag_service_pb2.DeidentifyFileRequest], context: _Context

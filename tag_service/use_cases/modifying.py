@@ -6,6 +6,7 @@ from typing import Final
 
 from tag_service.domain.editing.edits import Edits
 from tag_service.domain.editing.rewrite import Rewriter, rewriter_of
+from tag_service.domain.parsing.tokens import Event
 from tag_service.domain.standard.limits import Limits
 
 # What stands in a file as the system that edited it.
@@ -23,6 +24,8 @@ class Modifying:
         self._limits = limits
         self._clock = clock
 
-    def begin(self, edits: Edits) -> Rewriter:
-        """The rewriter for one file. Raises INVALID_FIELD and EDIT_REFUSED for edits that are wrong without one."""
-        return rewriter_of(edits, self._limits, at=self._clock(), system=_SYSTEM)
+    def begin(self, edits: Edits, *, watch: Callable[[Event], object] | None = None) -> Rewriter:
+        """The rewriter for one file. Raises INVALID_FIELD and EDIT_REFUSED for edits that are wrong without one.
+        `watch` is called with the events of the header as it came.
+        """
+        return rewriter_of(edits, self._limits, at=self._clock(), system=_SYSTEM, watch=watch)

@@ -42,11 +42,11 @@ class Rewriting:
             async with opened(chunks) as iterator:
                 async for chunk in iterator:
                     for part in parts_of(chunk, rewriter):
-                        for piece in _to_send(await _fed(rewriter, part)):
+                        for piece in _to_send(await fed(rewriter, part)):
                             yield piece
                         if share.size_bytes != rewriter.held_bytes:
                             await share.resize(rewriter.held_bytes)
-            for piece in _to_send(await _closed(rewriter)):
+            for piece in _to_send(await closed(rewriter)):
                 yield piece
 
     @asynccontextmanager
@@ -68,13 +68,13 @@ class Rewriting:
             async with opened(chunks) as iterator:
                 async for chunk in iterator:
                     for part in parts_of(chunk, rewriter):
-                        await keep(await _fed(rewriter, part))
-            await keep(await _closed(rewriter))
+                        await keep(await fed(rewriter, part))
+            await keep(await closed(rewriter))
             share.settle()
             yield WrittenFile(tuple(parts), size, digest.hexdigest())
 
 
-async def _fed(rewriter: Rewriter, part: bytes) -> list[bytes]:
+async def fed(rewriter: Rewriter, part: bytes) -> list[bytes]:
     """What the rewriter gives for a part; a worker does what may take long, and lets others in between."""
     if rewriter.passes_on(len(part)) or rewriter.held_bytes + len(part) <= INLINE_BYTES:
         return rewriter.feed(part)
@@ -82,8 +82,10 @@ async def _fed(rewriter: Rewriter, part: bytes) -> list[bytes]:
     return pieces + await _caught_up(rewriter)
 
 
-async def _closed(rewriter: Rewriter) -> list[bytes]:
+async def closed(rewriter: Rewriter) -> list[bytes]:
     """What the rewriter gives for the end of the file."""
+    if rewriter.held_bytes <= INLINE_BYTES:
+        return rewriter.close()
     if rewriter.held_bytes <= PART_BYTES:
         return await in_worker(rewriter.close)
     await in_worker(rewriter.end_header)

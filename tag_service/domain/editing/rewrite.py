@@ -9,7 +9,7 @@ The same file and the same edits always give the same bytes: nothing here asks f
 
 import zlib
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Final
 
@@ -60,15 +60,19 @@ class Rewriter:
         treatment: Treatment | None = None,
         record: Provenance | None = None,
         noted: frozenset[int] = frozenset(),
+        watch: Callable[[Event], object] | None = None,
     ) -> None:
         """`edits` are planned; `treatment` comes to what they leave; `record` asks for the prior values to be kept in
-        the file itself; `noted` are attributes of the data set that `text_before` is to tell.
+        the file itself; `noted` are attributes of the data set that `text_before` is to tell; `watch` is called with
+        the events of the header as it came, in order.
         """
         self._limits = limits
         self._treatment = treatment
         self._record = record
         self._root = tree_of(edits, treatment.additions() if treatment else ())
-        self._survey = Survey(self._root, limits, recorded=self._recorded() if record else frozenset(), noted=noted)
+        self._survey = Survey(
+            self._root, limits, recorded=self._recorded() if record else frozenset(), noted=noted, watch=watch
+        )
         self._held: deque[bytes] = deque()
         self._held_bytes = 0
         # What is written of the header already.
@@ -161,6 +165,19 @@ class Rewriter:
         is_under_way = self._writer is not None and not self._held
         return is_under_way and self._deflater is None and self._tokenizer.bulk_left >= size
 
+    @property
+    def passing_bytes(self) -> int:
+        """How many of the bytes that come next in the file go out as they are, so that nobody need see them."""
+        if self._writer is None or self._held or self._deflater is not None or not self._writer.passes_chunks:
+            return 0
+        return self._tokenizer.bulk_left
+
+    def skip(self, size: int) -> None:
+        """Passes over so many of the `passing_bytes`: they are not fed, and stand next in the edited file."""
+        assert self._writer is not None  # noqa: S101 - it has passing bytes
+        self._tokenizer.skip(size)
+        self._writer.window.pass_over(size)
+
     def _begin(self) -> None:
         """Begins to write, with what the survey knows."""
         survey = self._survey
@@ -242,8 +259,10 @@ class Rewriter:
         return frozenset((*edited, *self._root.items, *(_UIDS if changes_uids else ())))
 
 
-def rewriter_of(edits: Edits, limits: Limits, *, at: datetime, system: str) -> Rewriter:
-    """The rewriter for what a caller asks for; `at` and `system` are recorded where prior values are.
+def rewriter_of(
+    edits: Edits, limits: Limits, *, at: datetime, system: str, watch: Callable[[Event], object] | None = None
+) -> Rewriter:
+    """The rewriter for what a caller asks for; `at` and `system` are recorded where prior values are; `watch` as there.
 
     Raises what `edits.plan` raises.
     """
@@ -256,7 +275,7 @@ def rewriter_of(edits: Edits, limits: Limits, *, at: datetime, system: str) -> R
     # Private attributes that are all removed are not recorded, for that would keep them.
     changes = bool(planned) or edits.mode is Mode.DERIVE
     record = Provenance(edits.record_original, at, system) if edits.record_original and changes else None
-    return Rewriter(planned, limits, treatment=treatment, record=record)
+    return Rewriter(planned, limits, treatment=treatment, record=record, watch=watch)
 
 
 def _needs_utf_8(root: Node, survey: Survey) -> bool:

@@ -7,7 +7,7 @@ private creator, on whether the attribute is there at all. So the header is look
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -111,7 +111,7 @@ class _Spot:
 class Survey:
     """Feed it the file until it is `done`, which it is at the first pixel data of the data set itself; close it where
     the file ends before that. `recorded` are the attributes of the data set whose values are to be kept as they were,
-    `noted` those whose values are to be known besides the identifiers.
+    `noted` those whose values are to be known besides the identifiers. `watch` is called with each event.
     """
 
     def __init__(
@@ -121,6 +121,7 @@ class Survey:
         *,
         recorded: frozenset[Attribute] = frozenset(),
         noted: frozenset[int] = frozenset(),
+        watch: Callable[[Event], object] | None = None,
     ) -> None:
         self.done = False
         self.has_closed = False
@@ -138,6 +139,7 @@ class Survey:
         self.sequences: Counter[tuple[Node, Attribute]] = Counter()
         self.recorded: list[tuple[int, list[Event]]] = []
         self._wanted = recorded
+        self._watch = watch
         self._root = root
         self._stack = [_Spot(root)]
         self._recording: list[Event] | None = None
@@ -147,14 +149,14 @@ class Survey:
 
     def feed(self, data: bytes) -> bool:
         """Takes in a piece; gives `done`. Raises what the tokenizer does, EDIT_REFUSED for a DICOMDIR."""
-        self._take(self.tokenizer.feed(data))
+        self._take(self._seen(self.tokenizer.feed(data)))
         if self.done:
             self.tokenizer.stop()
         return self.done
 
     def close(self) -> None:
         """Takes in the end of the file. Raises as `feed`."""
-        self._take(self.tokenizer.close())
+        self._take(self._seen(self.tokenizer.close()))
         self.done = self.has_closed = True
 
     def leave_off(self) -> None:
@@ -177,6 +179,15 @@ class Survey:
     def facts_of(self, node: Node) -> Facts:
         """What is known of a scope by now."""
         return self.facts.setdefault(node, Facts.about(node))
+
+    def _seen(self, stream: Iterator[Event]) -> Iterator[Event]:
+        """The events, each shown to who watches before anything is done about it."""
+        return stream if self._watch is None else map(self._show, stream)
+
+    def _show(self, event: Event) -> Event:
+        assert self._watch is not None  # noqa: S101 - asked for only then
+        self._watch(event)
+        return event
 
     def _take(self, stream: Iterator[Event]) -> None:
         for token in stream:

@@ -82,6 +82,17 @@ class Window:
         self.written += len(data)
         self._first = self.written
 
+    @property
+    def is_held(self) -> bool:
+        """Whether what is written now is held."""
+        return bool(self._counted)
+
+    def pass_over(self, size: int) -> None:
+        """Counts a part of a bulk value that goes out unseen, while nothing is held."""
+        self._flush()
+        self.written += size
+        self._first = self.written
+
     def begin(
         self,
         header: bytes,

@@ -92,6 +92,11 @@ class DataSetWriter:
             else:
                 self._structure(token)
 
+    @property
+    def passes_chunks(self) -> bool:
+        """Whether the chunks of the bulk value that is open go out at once, as they are."""
+        return not (self._left_out or self._long_text is not None or self.window.is_held)
+
     def end(self) -> None:
         """Writes what is due at the end. Raises EDIT_REFUSED where there is no element at all."""
         self._maker.add_due(self._root, END)

@@ -26,6 +26,10 @@ class Source:
         """Takes in the end of the file."""
         self._closed = True
 
+    def skip(self, size: int) -> None:
+        """Goes on behind so many bytes. Call it when `fill` gave None, and nothing was left in the buffer."""
+        self.base += size
+
     def fill(self, position: int, size: int) -> Generator[None, None, bytes]:
         """The buffer from `position` on, with at least `size` bytes, fewer only where the file ends.
 

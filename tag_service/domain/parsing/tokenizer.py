@@ -84,6 +84,11 @@ class Tokenizer:
         self._source.close()
         return iter(self._steps.__next__, None)
 
+    def skip(self, size: int) -> None:
+        """Passes over so many of the bytes that are `bulk_left`; they are not fed."""
+        self.bulk_left -= size
+        self._source.skip(size)
+
     def stop(self) -> None:
         """Lets go of the file when nobody wants the rest of it."""
         self._steps.close()
@@ -246,10 +251,14 @@ class Tokenizer:
         buffer, left = self._source.buffer, length
         while left:
             if position >= len(buffer):
-                if not self._source.is_inflating:
-                    self.bulk_left = left
+                can_skip = not self._source.is_inflating
+                self.bulk_left = left if can_skip else 0
                 buffer = yield from self._source.fill(position, 1)
-                position, self.bulk_left = 0, 0
+                position = 0
+                if can_skip:
+                    left, self.bulk_left = self.bulk_left, 0
+                    if not left:
+                        break
                 if not buffer:
                     raise self._nesting.truncated(tag, self._source.base)
             piece = buffer[position : position + left]

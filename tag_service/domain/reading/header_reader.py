@@ -53,19 +53,28 @@ class HeaderReader:
         charsets = charsets_of(self._values.get(SPECIFIC_CHARACTER_SET, b"")) or DEFAULT
         return Header(decode_tags(self._values, charsets, self._tokenizer), tuple(self._tokenizer.problems))
 
+    def watch(self, event: Event) -> None:
+        """Takes in an event of somebody else's reading of the file, instead of the file itself."""
+        if not self.done:
+            self._take_event(event)
+
     def _take(self, stream: Iterator[Event]) -> None:
         for event in stream:
-            if isinstance(event, Run):
-                if not self._depth and self._take_run(event):
-                    break
-                continue
-            kind, tag, _, _, _, _ = event
-            if kind == tokens.SEQUENCE_END:
-                self._depth -= 1
-            elif kind in _BEGINNINGS:
-                if not self._depth and self._take_tag(tag):
-                    break
-                self._depth += kind == tokens.SEQUENCE
+            if self._take_event(event):
+                break
+
+    def _take_event(self, event: Event) -> bool:
+        """Takes in an event; whether that is enough."""
+        if isinstance(event, Run):
+            return not self._depth and self._take_run(event)
+        kind, tag, _, _, _, _ = event
+        if kind == tokens.SEQUENCE_END:
+            self._depth -= 1
+        elif kind in _BEGINNINGS:
+            if not self._depth and self._take_tag(tag):
+                return True
+            self._depth += kind == tokens.SEQUENCE
+        return False
 
     def _take_run(self, run: Run) -> bool:
         """Takes the values that are wanted; whether that is enough."""

@@ -19,7 +19,7 @@ from pacs_gateway.domain.ledger import LedgerFile
 from pacs_gateway.domain.media import DirectoryRecord
 from pacs_gateway.domain.registry import Order, Patient, Role, User
 from pacs_gateway.domain.study import Counts, Fingerprint, PacsSeries, PacsStudy, StoredInstance, StudyFilter
-from pacs_gateway.domain.tags import DicomTags, Edits
+from pacs_gateway.domain.tags import DicomTags, Edits, HeaderEdit
 from pacs_gateway.domain.upload import StoredFile, UnknownPatients, UploadOptions
 from pacs_gateway.domain.upload_log import UploadLog
 from pacs_gateway.use_cases.deletions import Deletions
@@ -110,7 +110,7 @@ class SettableClock:
 
 
 class FakeTagService:
-    """tag_service for toy files. Its hooks' places: `read`, `modify`, `end` (of a file)."""
+    """tag_service for toy files. Its hooks' places: `read`, `modify`, `header`, `end` (of a file)."""
 
     def __init__(self) -> None:
         self.hooks = Hooks()
@@ -148,6 +148,19 @@ class FakeTagService:
         await self.hooks.reach("end")
         if last != END:
             raise ServiceError(Reason.TRUNCATED_FILE, "The file ends too early.")
+
+    async def modify_header(self, beginning: bytes, file_size: int, edits: Edits, *, ending: bytes = b"") -> HeaderEdit:
+        """The same by the ends of the file; they do not tell where the first line is longer."""
+        await self.hooks.reach("header")
+        line, newline, _ = beginning.partition(b"\n")
+        if not newline and len(beginning) < file_size:
+            return HeaderEdit(None, None, b"", 0, needs_whole_file=True)
+        original = _tags(beginning)
+        await self.hooks.reach("end")
+        if not (beginning if len(beginning) == file_size else ending).endswith(END):
+            raise ServiceError(Reason.TRUNCATED_FILE, "The file ends too early.")
+        header = _edited(line + newline, edits) + self._stamp(edits)
+        return HeaderEdit(original, _tags(header), header, len(line) + 1, needs_whole_file=False)
 
     async def read_directory(self, chunks: AsyncIterable[bytes]) -> Sequence[DirectoryRecord]:
         """What a toy DICOMDIR names: a line for each file, its path and its SOPInstanceUID."""

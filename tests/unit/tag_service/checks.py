@@ -1,8 +1,9 @@
 """What must hold of random files. Each check makes one, shows it to `seen`, and asserts; tests and fuzzer run them."""
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from random import Random
 from typing import Any
 from unittest.mock import patch
@@ -15,7 +16,7 @@ from service_runtime.errors import Reason, ServiceError
 from tag_service.domain.deidentify.options import Dates, Options
 from tag_service.domain.deidentify.profile import Profile
 from tag_service.domain.editing import rewrite
-from tag_service.domain.editing.edits import Mode
+from tag_service.domain.editing.edits import Edits, Mode
 from tag_service.domain.editing.provenance import ModificationReason
 from tag_service.domain.editing.rewrite import Rewriter
 from tag_service.domain.parsing import tokens
@@ -27,7 +28,10 @@ from tag_service.domain.reading.header_reader import HeaderReader
 from tag_service.domain.standard.dictionary import tag_text
 from tag_service.domain.standard.limits import Limits
 from tag_service.domain.validating.validation import Validator, Verdict
-from tests.unit.tag_service.building import DEFLATED, body, edit
+from tag_service.use_cases import heading
+from tag_service.use_cases.heading import EditedHeader, Ends, Heading
+from tag_service.use_cases.modifying import Modifying
+from tests.unit.tag_service.building import AT, DEFLATED, body, edit
 from tests.unit.tag_service.damaging import damaged_file
 from tests.unit.tag_service.random_edits import new_value, random_edits, replaced, transcoded, without_group_lengths
 from tests.unit.tag_service.random_files import (
@@ -260,6 +264,56 @@ def check_damage(random: Random, seen: Seen) -> None:
     attempt(lambda: deidentified(data, Options(), cut))
 
 
+def check_headers(random: Random, seen: Seen) -> None:
+    """M14: what the ends of a file, whole or damaged, are edited to by themselves is what editing the file gives."""
+    if random.randrange(2):
+        data = damaged_file(random)
+        edits = random.choice([Edits(), Edits(patient_name="Ж^é", remove_private_tags=True), Edits(set=(_NESTED,))])
+    else:
+        file = random_file(random)
+        data, edits = file.data, Edits(**random_edits(random, file).keywords)
+    if random.randrange(2):
+        edits = replace(edits, patient_id="NEW", record_original=ModificationReason.COERCE)
+    seen(data)
+    with patch.object(heading, "INLINE_BYTES", random.choice([1, 50, 500, 8192])):
+        for size in {len(data), random.randrange(len(data) + 1), min(len(data), 600)}:
+            check_header(data, size, edits, ending=min(random.choice([0, 10, 300]), len(data)))
+
+
+def check_header(data: bytes, size: int, edits: Edits, *, ending: int = 0) -> bool:
+    """The same of the ends of a file, so many bytes at its beginning and at its end; whether they told."""
+    modifying = Modifying(Limits(), clock=lambda: AT)
+
+    def edited() -> bytes:
+        rewriter = modifying.begin(edits)
+        return b"".join((*rewriter.feed(data), *rewriter.close()))
+
+    expected = result_of(edited)
+    by_header = Heading(modifying, Limits(), max_file_bytes=len(data) + 1)
+    ends = Ends(data[:size], data[len(data) - ending :], len(data))
+    found = result_of(lambda: asyncio.run(by_header.edit(ends, edits)))
+    if not isinstance(found, EditedHeader):
+        assert found == expected
+        return True
+    if found.original is not None:
+        assert found.original == result_of(lambda: tags_of([data]))
+    if found.needs_whole_file:
+        assert (found.tags, found.header, found.header_size) == (None, b"", 0)
+        return False
+    assert found.header + data[found.header_size :] == expected
+    assert found.tags == tags_of([expected])
+    assert found.original is not None
+    return True
+
+
+def result_of(work: Callable[[], Any]) -> Any:
+    """What it gives, or why it gives nothing."""
+    try:
+        return work()
+    except ServiceError as error:
+        return error.reason, error.metadata, error.violations
+
+
 # Behind preamble, prefix and the group length of the file meta information.
 _META_BEGIN = 144
 _ORIGINALS = 0x04000561
@@ -378,6 +432,7 @@ CHECKS: dict[str, Callable[[Random, Seen], None]] = {
     "transcoding": check_transcoding,
     "cuts": check_cuts,
     "damage": check_damage,
+    "headers": check_headers,
 }
 
 

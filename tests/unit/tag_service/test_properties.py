@@ -84,6 +84,13 @@ def test_damage_is_an_answer_or_an_error(random):
     checks.check_damage(random, seen)
 
 
+@settings(properties, max_examples=400)
+@given(randoms)
+def test_a_file_edited_by_its_ends_is_the_file_edited(random):
+    """M14: header and rest are byte by byte what editing the file gives, or the same error, or nothing is told."""
+    checks.check_headers(random, seen)
+
+
 def small_file(uid: str) -> BuiltFile:
     """A file with what can be cut: text, numbers, both forms of sequences, items in a UN, bulk or fragments."""
     writer = Writer(uid)

@@ -4,7 +4,7 @@ import ast
 import re
 from pathlib import Path
 
-RULES = {*(f"R{number}" for number in range(1, 10)), *(f"M{number}" for number in range(1, 14))}
+RULES = {*(f"R{number}" for number in range(1, 10)), *(f"M{number}" for number in range(1, 15))}
 
 
 def test_each_rule_is_named_by_a_test():
