@@ -56,8 +56,8 @@ check: $(INSTALLED) $(GENERATED) ## lint, format, types, protos, import rules; c
 	BUF=$(BIN)/buf sh deploy/local/breaking.sh
 	$(BIN)/lint-imports
 
-bench: setup ## measure speed and memory, each against something else in the same run; ONLY="early fair"
-	@$(BIN)/python -m bench $(ONLY)
+bench: setup ## measure speed and memory, each against something else in the same run; CASE="early fair" ROUNDS=5
+	@$(BIN)/python -m bench $(CASE) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 conformance: $(INSTALLED) ## hold the tag engine against other readers over the files in a folder; DIR=..., NAMES=1
 	@: "$${DIR:?set DIR to a folder of DICOM files}"

@@ -8,11 +8,13 @@ import io
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Final
 
 import pydicom
 
-from bench import report
+from bench.case import Finding, Group, Row, at_most
+from bench.lab import Lab
 from tag_service.domain.parsing import tokens
 from tag_service.domain.parsing.tokenizer import Tokenizer
 from tag_service.domain.reading.header_reader import HeaderReader
@@ -29,29 +31,29 @@ PLAIN = (
     "693_J2KI.dcm",
 )
 MOSTLY_SEQUENCES = ("reportsi.dcm", "rtplan.dcm", "rtdose.dcm")
-TOKENIZING_BAR = 0.20
-TAGS_BAR = 0.35
+TOKENIZING_BAR = at_most(0.20)
+TAGS_BAR = at_most(0.35)
 ROUNDS = 100
 REPEAT = 4
 _BULK = frozenset({tokens.BULK, tokens.FRAGMENTS})
 
 
-async def run() -> None:
-    """Prints the microseconds of CPU that pydicom takes for a file, and what ours take to that, beside their bars."""
+async def _measure(_lab: Lab, _wanted: frozenset[str]) -> AsyncIterator[Finding]:
+    """The microseconds of CPU that each takes for a file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in PLAIN:
-            _compare(name, _pydicom, "pydicom")
+        rows = [row for name in PLAIN for row in _compare(name, _pydicom, "pydicom")]
         for name in MOSTLY_SEQUENCES:
-            _compare(name, _pydicom_whole, "pydicom that reads its sequences")
+            rows += _compare(name, _pydicom_whole, "pydicom, sequences read")
+    for row in rows:
+        yield row
 
 
-def _compare(name: str, theirs: Callable[[bytes], None], what: str) -> None:
+def _compare(name: str, theirs: Callable[[bytes], None], against: str) -> Iterator[Row]:
     ways = {"tokens": _tokenize, "tags": _read_tags, "theirs": theirs}
     taken = _in_turns(ways, _up_to_pixels(sample_bytes(name)))
-    report.show(f"{name}: {what}", taken["theirs"], "microseconds")
-    report.at_most("  the tokens, to that", taken["tokens"] / taken["theirs"], TOKENIZING_BAR)
-    report.at_most("  the 20 attributes, to that", taken["tags"] / taken["theirs"], TAGS_BAR)
+    for what, way, bar in (("tokens", "tokens", TOKENIZING_BAR), ("20 attributes", "tags", TAGS_BAR)):
+        yield Row("header", f"{what} of {name}", taken[way], "us", reference=taken["theirs"], bar=bar, against=against)
 
 
 def _in_turns(ways: dict[str, Callable[[bytes], None]], content: bytes) -> dict[str, float]:
@@ -93,3 +95,6 @@ def _pydicom(content: bytes) -> None:
 def _pydicom_whole(content: bytes) -> None:
     for _ in pydicom.dcmread(io.BytesIO(content), stop_before_pixels=True).iterall():
         pass
+
+
+GROUPS: Final = (Group(("header",), _measure),)

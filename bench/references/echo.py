@@ -18,7 +18,9 @@ METHOD = "/bench.Echo/Echo"
 @asynccontextmanager
 async def echo() -> AsyncIterator[str]:
     """The echo; its address."""
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "bench.echo", stdout=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bench.references.echo", stdout=asyncio.subprocess.PIPE
+    )
     assert process.stdout is not None
     try:
         yield f"{HOST}:{int(await process.stdout.readline())}"

@@ -42,9 +42,3 @@ def to_modify(path: Path, patient_id: str) -> Iterator[Any]:
     for piece in pieces_of(path):
         yield tag_service_pb2.ModifyTagsRequest(file=piece, dicom_patient_id=patient_id)
         patient_id = ""
-
-
-def memory_of(pid: int) -> tuple[int, int]:
-    """The resident memory of a process and the peak of it, in KiB."""
-    lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return int(lines["VmRSS"].split()[0]), int(lines["VmHWM"].split()[0])

@@ -4,16 +4,18 @@ import asyncio
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Final
 
 import grpc
 
-from bench import report
-from bench.calls import channel_to, pieces_of, to_modify, to_read, token_of
-from bench.samples import memory_folder, write_long_header
+from bench.case import Finding, Group, Row, at_most
+from bench.clients.sync_grpc import channel_to, pieces_of, to_modify, to_read, token_of
+from bench.files import memory_folder, write_long_header
+from bench.lab import Lab
 from deploy.local.stack import Stack
 from ris.tags.v1 import tag_service_pb2, tag_service_pb2_grpc
 from tests.files import fresh_file
@@ -25,14 +27,15 @@ _WARM_UP = 50
 _HEAVY_METHODS = ("ReadTags", "ReadAllTags", "ValidateFile", "ModifyTags")
 
 
-async def run() -> None:
-    """Prints the 99th percentile of a small file's time, alone and beside each kind of heavy call."""
+async def _measure(lab: Lab, _wanted: frozenset[str]) -> AsyncIterator[Finding]:
+    """The 99th percentile of a small file's time, alone and beside each kind of heavy call."""
+    stack = await lab.stack()
     with memory_folder() as folder:
         small, heavy = folder / "small.dcm", folder / "heavy.dcm"
         small.write_bytes(fresh_file().content)
         write_long_header(heavy, ELEMENTS)
-        async with Stack(folder / "stack", parts=("tag_service",)) as stack:
-            stub = tag_service_pb2_grpc.TagServiceStub(channel_to(stack.tag_service_target))
+        with channel_to(stack.tag_service_target) as channel:
+            stub = tag_service_pb2_grpc.TagServiceStub(channel)
             metadata = token_of(stack)
 
             def read() -> None:
@@ -40,19 +43,18 @@ async def run() -> None:
 
             _times(read, _WARM_UP)
             for method in _HEAVY_METHODS:
-                await asyncio.to_thread(_compare, stack, read, method, heavy)
+                yield await asyncio.to_thread(_compare, stack, read, method, heavy, rounds=lab.rounds(ROUNDS))
 
 
-def _compare(stack: Stack, read: Callable[[], None], method: str, heavy: Path) -> None:
+def _compare(stack: Stack, read: Callable[[], None], method: str, heavy: Path, *, rounds: int) -> Row:
     alone, beside = [], []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         alone.append(_p99(_times(read, CALLS)))
         with _heavy_calls(stack, method, heavy):
             beside.append(_p99(_times(read, CALLS)))
-    quiet, busy = statistics.median(alone), statistics.median(beside)
-    report.show("p99 of a small ReadTags, alone", quiet * 1000, "ms")
-    report.show(f"p99 beside {method} of {ELEMENTS} elements", busy * 1000, "ms")
-    report.at_most("ratio", busy / quiet, 5)
+    quiet, busy = (statistics.median(times) * 1000 for times in (alone, beside))
+    what = f"p99 of a small ReadTags beside {method}"
+    return Row("fair", what, busy, "ms", reference=quiet, bar=at_most(5), against="alone")
 
 
 def _times(call: Callable[[], None], count: int) -> list[float]:
@@ -99,3 +101,6 @@ def _call_for_ever(target: str, metadata: tuple[tuple[str, str], ...], method: s
             if not (isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.INVALID_ARGUMENT):
                 raise
         began.set()
+
+
+GROUPS: Final = (Group(("fair",), _measure),)

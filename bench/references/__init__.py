@@ -1,0 +1,1 @@
+"""What ours is held against, where that is no program of others."""
