@@ -53,6 +53,7 @@ async def gateway(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
             settings.orthanc_url,
             username=settings.orthanc_username,
             password=settings.orthanc_password.get_secret_value(),
+            connections=settings.max_orthanc_connections,
         )
         resources.push_async_callback(pacs.close)
         tag_service = TagClient(settings.tag_service_target)

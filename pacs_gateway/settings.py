@@ -22,6 +22,8 @@ class GatewaySettings(DatabaseSettings, RuntimeSettings):
     orthanc_url: str = Field(pattern=r"^https?://[^/?#]+")
     orthanc_username: str = ""
     orthanc_password: SecretStr = SecretStr("")
+    # Of each process. Orthanc's default is 50 threads, and a connection holds one of them.
+    max_orthanc_connections: int = Field(default=32, ge=2, le=1000)
 
     tag_service_target: str = Field(min_length=1)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 import re
 import time
 import uuid
@@ -27,7 +28,14 @@ from service_runtime.identity import CALLER, Gatekeeper, TokenVerifier
 from service_runtime.logs import describe
 from service_runtime.metadata import came_by_http, value_of
 from service_runtime.requests import Requests, parsed
-from service_runtime.status import CODE_OF, HTTP_STATUS_KEY, HTTP_STATUS_OF, STATUS_DETAILS_KEY, status_of
+from service_runtime.status import (
+    CODE_OF,
+    HTTP_STATUS_KEY,
+    HTTP_STATUS_OF,
+    RETRY_AFTER_KEY,
+    STATUS_DETAILS_KEY,
+    status_of,
+)
 from service_runtime.uploads import UploadLimits
 
 log = structlog.get_logger()
@@ -235,6 +243,8 @@ async def _abort(call: _Call, error: ServiceError, request_id: str) -> None:
     trailing: list[tuple[str, str | bytes]] = [(STATUS_DETAILS_KEY, status.SerializeToString())]
     if error.reason in HTTP_STATUS_OF:
         trailing.append((HTTP_STATUS_KEY, str(HTTP_STATUS_OF[error.reason])))
+    if error.retry_after is not None:
+        trailing.append((RETRY_AFTER_KEY, str(math.ceil(error.retry_after))))
     await call.context.abort(CODE_OF[error.reason], error.message, tuple(trailing))
 
 

@@ -12,6 +12,8 @@ ERROR_DOMAIN = "ris.dicom-gateway"
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
 # Envoy turns this metadata into the HTTP status of a JSON answer where gRPC's own mapping has no word for it.
 HTTP_STATUS_KEY = "x-http-status"
+# The delay of RetryInfo once more, in whole seconds: Envoy makes a header of HTTP answers of it (RFC 9110, 10.2.3).
+RETRY_AFTER_KEY = "retry-after"
 # A status travels as headers, which peers limit to 8 KiB in all; its details in base64, which makes 4 of 3 bytes, and
 # its message a second time by itself. What does not fit is cut, violations from the end of the list.
 _MAX_VIOLATIONS_BYTES = 2048
@@ -43,6 +45,7 @@ _CODES: dict[StatusCode, tuple[Reason, ...]] = {
         Reason.TOO_MANY_FILES,
         Reason.UPLOAD_TOO_LARGE,
         Reason.TOO_MANY_STUDIES,
+        Reason.OVERLOADED,
     ),
     StatusCode.DEADLINE_EXCEEDED: (Reason.UPLOAD_STALLED,),
     StatusCode.NOT_FOUND: (
@@ -76,7 +79,6 @@ _CODES: dict[StatusCode, tuple[Reason, ...]] = {
         Reason.ORTHANC_UNAVAILABLE,
         Reason.DATABASE_UNAVAILABLE,
         Reason.TAG_SERVICE_UNAVAILABLE,
-        Reason.OVERLOADED,
         Reason.KEYS_UNAVAILABLE,
         Reason.GATEWAY_UNAVAILABLE,
     ),

@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -26,7 +27,17 @@ _COUNTED = """
 SELECT orthanc_id, sop_instance_uid, stored_md5, stored_size_bytes FROM dicom_upload_files
  WHERE is_current AND state = 'verified' AND study_instance_uid = $1
 """
+_READY = """
+SELECT count(*) FROM dicom_upload_files WHERE state = 'received' AND stored_md5 <> '' AND study_instance_uid = $1
+"""
 _LOG = "SELECT number_of_files, total_size_bytes, is_deleted FROM dicom_upload_logs WHERE study_instance_uid = $1"
+
+
+def resident_bytes(stack: Stack, part: str) -> int:
+    """The memory that a part has now."""
+    status = Path(f"/proc/{stack.pid(part)}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) * 1024
 
 
 async def kill(stack: Stack, part: str) -> None:
@@ -47,12 +58,14 @@ class Misbehaving:
     """An Orthanc in front of the real one, that does the next stores as it is told to.
 
     `fault` is one of: `500`; `garbage`, which stores and answers nonsense; `lost`, which says stored and keeps nothing;
-    `before`, `during`, `after`, which stand still there; "" for none. `reached` is set when a fault is.
+    `before`, `during`, `after`, which stand still there for ever; `stalled`, which reads nothing until `go` is set; ""
+    for none. `reached` is set when a fault is.
     """
 
     server: OrthancServer
     fault: str = ""
     reached: asyncio.Event = field(default_factory=asyncio.Event)
+    go: asyncio.Event = field(default_factory=asyncio.Event)
     url: str = ""
 
     @asynccontextmanager
@@ -74,6 +87,9 @@ class Misbehaving:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         fault = self.fault if (request.method, request.path) == ("POST", "/instances") else ""
+        if fault == "stalled":
+            self.reached.set()
+            await self.go.wait()
         if fault == "during":
             await request.content.readany()
             await self._stand_still()
@@ -110,6 +126,12 @@ class Books:
         async with asyncio.timeout(_SECONDS), self._database() as database:
             while await database.fetchval(_STATES) or await database.fetchval(_BUSY):  # noqa: ASYNC110 - others' work
                 await asyncio.sleep(0.1)
+
+    async def ready(self, study_uid: str, number: int) -> None:
+        """Waits until all of so many files of the study has come, and none is stored yet."""
+        async with asyncio.timeout(_SECONDS), self._database() as database:
+            while await database.fetchval(_READY, study_uid) < number:  # noqa: ASYNC110 - others' work
+                await asyncio.sleep(0.05)
 
     async def check(self, study_uid: str, told: Iterable[dict[str, Any]] = ()) -> int:
         """The number of instances of the study, on which all agree: Orthanc, by what lies on its disk, the ledger, and

@@ -10,7 +10,7 @@ limit).
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,7 +20,8 @@ from httpx_aiohttp import AiohttpTransport
 
 from pacs_gateway.adapters import orthanc_answers as answers
 from pacs_gateway.adapters.orthanc_answers import checked_id, nonsense, parse
-from pacs_gateway.adapters.orthanc_body import ReplayableBody
+from pacs_gateway.adapters.orthanc_body import ReplayableBody, putting_off
+from pacs_gateway.adapters.orthanc_places import Places
 from pacs_gateway.adapters.orthanc_query import STUDY_COUNTS, is_literal, matches, query_of
 from pacs_gateway.domain.study import Counts, Fingerprint, PacsSeries, PacsStudy, StoredInstance, StudyFilter
 from pacs_gateway.use_cases.ports import fate_unknown
@@ -28,10 +29,15 @@ from service_runtime.errors import Reason, ServiceError
 
 # Orthanc closes a connection that is idle for a second; one that is about to be closed must not be used again.
 _KEEPALIVE_SECONDS: Final = 0.5
-# Orthanc's default is 50 threads, and a connection holds one of them.
-_CONNECTIONS: Final = 32
-# Connections that stores, which last as long as their senders are slow, leave to all else.
-_RESERVED: Final = 8
+# Of the connections, so many are left to stores by all else, and by stores, which last as long as their senders are
+# slow, to all else.
+_RESERVED: Final = 1 / 4
+# How many stores may wait for each one that is under way, and how long. tag_service, which gives the file, waits a
+# minute at most for what it has to be taken.
+_WAITING_STORES: Final = 4
+_WAIT_SECONDS: Final = 30
+# All else is short, and what was stored must be read back: as good as never refused.
+_WAITING_READS: Final = 32
 # A call that is safe to repeat is made this often when its connection breaks, with a pause in which the loop learns
 # which of the kept connections are dead as well.
 _ATTEMPTS: Final = 3
@@ -45,7 +51,10 @@ _PNG: Final = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """Seconds for a whole exchange, by its kind; waiting for a connection counts."""
+    """Seconds for a whole exchange, by its kind; waiting for a connection counts, but not for the place of a store.
+
+    A store has a second more for each 128 KiB of the file, and as long again once all of it is sent.
+    """
 
     check: float = 5
     query: float = 30
@@ -62,17 +71,21 @@ class Orthanc:
         *,
         username: str,
         password: str,
+        connections: int,
         deadlines: Deadlines | None = None,
-        connections: int = _CONNECTIONS,
         answer_bytes: int = _ANSWER_BYTES,
     ) -> None:
         """`url` is http(s)://host:port with an optional path. Connects at the first call.
 
-        At most `connections` are open at once; an answer of more than `answer_bytes` is an ORTHANC_ERROR.
+        At most `connections` are open at once: three quarters of them for stores, as many for all else. Of stores,
+        four times as many may wait, before their first byte goes out; further ones are OVERLOADED. An answer of more
+        than `answer_bytes` is an ORTHANC_ERROR.
         """
         self._deadlines = deadlines or Deadlines()
         self._answer_bytes = answer_bytes
-        self._stores = asyncio.Semaphore(max(1, connections - _RESERVED))
+        places = max(1, connections - max(1, int(connections * _RESERVED)))
+        self._stores = Places(places, waiting=_WAITING_STORES * places, seconds=_WAIT_SECONDS)
+        self._reads = Places(places, waiting=_WAITING_READS * places)
         self._client = httpx.AsyncClient(
             base_url=url,
             auth=httpx.BasicAuth(username, password) if username else None,
@@ -93,15 +106,19 @@ class Orthanc:
 
     async def check(self) -> str:
         """Orthanc's version."""
-        status, content = await self._exchange("GET", "/system", seconds=self._deadlines.check)
+        # Not one of the many that wait for a place: an Orthanc with much to do is there.
+        status, content = await self._exchange("GET", "/system", seconds=self._deadlines.check, queued=False)
         return (await parse(answers.SYSTEM, _ok(status, content))).version
 
     async def store(self, chunks: AsyncIterable[bytes]) -> StoredInstance:
         """Stores one file while it comes in. When `chunks` raises, the request is broken off and Orthanc keeps nothing.
 
         Storing is idempotent: a request whose connection breaks at the file's first bytes is made again. Raises
-        STORE_REFUSED, and what `chunks` raises. Where all of it was sent, is_fate_unknown of any other error.
+        STORE_REFUSED, OVERLOADED before anything is sent, and what `chunks` raises. Where all of it was sent,
+        is_fate_unknown of any other error.
         """
+        # Before any of the file is asked for: what waits holds no more of it than has come already.
+        self._stores.expect_room()
         async with ReplayableBody(chunks) as body:
             # Orthanc closes a connection on which nothing comes for a second, and aiohttp keeps the head of a request
             # back until its body begins: how long that takes is the sender's affair.
@@ -114,11 +131,12 @@ class Orthanc:
                 raise
 
     async def _stored(self, body: ReplayableBody) -> StoredInstance:
-        try:
-            async with asyncio.timeout(self._deadlines.store), self._stores:
-                status, content = await self._send(body)
-        except TimeoutError as error:
-            raise _away() from error
+        async with self._stores.one():
+            try:
+                async with asyncio.timeout(self._deadlines.store) as deadline:
+                    status, content = await self._send(body, deadline)
+            except TimeoutError as error:
+                raise _away() from error
         if status in {400, 404, 415} and answers.is_problem(content):
             raise ServiceError(Reason.STORE_REFUSED, "Orthanc refused the file. Validate it to learn what is wrong.")
         outcome = (await parse(answers.STATUS, _ok(status, content))).status
@@ -157,6 +175,7 @@ class Orthanc:
         try:
             async with AsyncExitStack() as opened:
                 async with asyncio.timeout(self._deadlines.query):
+                    await opened.enter_async_context(self._reads.one())
                     response = await opened.enter_async_context(self._answer("GET", path))
                 if response.status_code == 404:
                     return
@@ -279,7 +298,11 @@ class Orthanc:
         """Size and MD5 of a file while it comes in."""
         digest, size = hashlib.md5(usedforsecurity=False), 0
         try:
-            async with asyncio.timeout(self._deadlines.store), self._answer("GET", path) as response:
+            async with (
+                asyncio.timeout(self._deadlines.store),
+                self._reads.one(),
+                self._answer("GET", path) as response,
+            ):
                 if response.status_code == 404:
                     return None
                 _ok(response.status_code, bytearray())
@@ -310,10 +333,14 @@ class Orthanc:
         if status != 404:
             _ok(status, content)
 
-    async def _exchange(self, method: str, path: str, *, seconds: float, **request: Any) -> tuple[int, bytearray]:
-        """Status and body of a call that is safe to repeat, within its deadline. Raises ORTHANC_UNAVAILABLE."""
+    async def _exchange(
+        self, method: str, path: str, *, seconds: float, queued: bool = True, **request: Any
+    ) -> tuple[int, bytearray]:
+        """Status and body of a call that is safe to repeat, within its deadline. Raises ORTHANC_UNAVAILABLE, and
+        OVERLOADED where it is `queued`.
+        """
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds), self._reads.one() if queued else nullcontext():
                 for _ in range(_ATTEMPTS - 1):
                     try:
                         return await self._attempt(method, path, **request)
@@ -323,14 +350,15 @@ class Orthanc:
         except (TimeoutError, _BrokenError) as error:
             raise _away() from error
 
-    async def _send(self, body: ReplayableBody) -> tuple[int, bytearray]:
+    async def _send(self, body: ReplayableBody, deadline: asyncio.Timeout) -> tuple[int, bytearray]:
         """Status and body of storing. Raises ORTHANC_UNAVAILABLE, and what the body's source raised."""
         attempts = 0
         while True:
             attempts += 1
             try:
+                sent = putting_off(deadline, body.send(), seconds=self._deadlines.store)
                 return await self._attempt(
-                    "POST", "/instances", content=body.send(), headers={"content-type": "application/dicom"}
+                    "POST", "/instances", content=sent, headers={"content-type": "application/dicom"}
                 )
             except _BrokenError as error:
                 if body.failure is not None:

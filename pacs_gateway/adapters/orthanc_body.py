@@ -1,7 +1,7 @@
 """A file on its way to Orthanc, as the body of a request that may have to be made again."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing
 from types import TracebackType
 from typing import Final, Self
@@ -10,6 +10,8 @@ from service_runtime.errors import Reason, ServiceError
 
 # How much of a file is kept, to send it again when a connection breaks at its first bytes.
 _KEPT_BYTES: Final = 1024 * 1024
+# A file that comes more slowly than this keeps others from their turn.
+_LEAST_BYTES_PER_SECOND: Final = 128 * 1024
 _ZIP: Final = b"PK\x03\x04"
 
 
@@ -59,7 +61,7 @@ class ReplayableBody:
         if self.failure is not None:
             raise self.failure
 
-    async def send(self) -> AsyncIterator[bytes]:
+    async def send(self) -> AsyncGenerator[bytes, None]:
         """The body from its start. Raises BrokenOffError where the source failed."""
         self._sending += 1
         attempt = self._sending
@@ -105,6 +107,22 @@ class ReplayableBody:
         else:
             self._kept = None
         return chunk
+
+
+async def putting_off(
+    deadline: asyncio.Timeout, chunks: AsyncGenerator[bytes, None], *, seconds: float
+) -> AsyncGenerator[bytes, None]:
+    """The chunks, which put the deadline off while enough of them come, and by `seconds` at their end."""
+    clock = asyncio.get_running_loop().time
+    began, size = clock(), 0
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            size += len(chunk)
+            if not deadline.expired():
+                deadline.reschedule(began + seconds + size / _LEAST_BYTES_PER_SECOND)
+            yield chunk
+    if not deadline.expired():
+        deadline.reschedule(clock() + seconds)
 
 
 async def _no_archive(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:

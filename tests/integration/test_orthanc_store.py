@@ -36,7 +36,7 @@ async def backdoor(orthanc_server: OrthancServer) -> AsyncIterator[Backdoor]:
 
 
 def _adapter(server: OrthancServer) -> Orthanc:
-    return Orthanc(server.url, username=server.username, password=server.password)
+    return Orthanc(server.url, username=server.username, password=server.password, connections=32)
 
 
 def _md5(data: bytes) -> str:
@@ -277,7 +277,7 @@ async def test_an_orthanc_that_comes_back_is_used_again(tmp_path: Path) -> None:
 async def test_a_wrong_password_is_told_from_an_orthanc_that_is_away(tmp_path: Path) -> None:
     """The error names the credentials, also where a file is on its way."""
     async with Stack(tmp_path, parts=("orthanc",)) as stack:
-        pacs = Orthanc(stack.orthanc.url, username=stack.orthanc.username, password="not this one")
+        pacs = Orthanc(stack.orthanc.url, username=stack.orthanc.username, password="not this one", connections=32)
         for call in (pacs.check(), pacs.store(chunks_of(encoded(dataset())))):
             with pytest.raises(ServiceError) as error:
                 await call

@@ -49,7 +49,9 @@ class Shelf:
 @pytest.fixture(scope="session")
 async def pacs(orthanc_server: OrthancServer) -> AsyncIterator[Orthanc]:
     """The adapter under test."""
-    adapter = Orthanc(orthanc_server.url, username=orthanc_server.username, password=orthanc_server.password)
+    adapter = Orthanc(
+        orthanc_server.url, username=orthanc_server.username, password=orthanc_server.password, connections=32
+    )
     yield adapter
     await adapter.close()
 

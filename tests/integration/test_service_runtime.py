@@ -281,8 +281,9 @@ async def test_calls_too_many_are_told_so_while_health_still_answers(tmp_path: P
         slow = [asyncio.ensure_future(service.get_study("sleep:0.5")) for _ in range(2)]
         await asyncio.sleep(0.2)
         error = await error_of(service.get_study())
-        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert details_of(error)["ErrorInfo"].reason == "OVERLOADED"
+        assert dict(error.trailing_metadata() or ())["retry-after"] == "5"
         assert details_of(error)["RetryInfo"].retry_delay.seconds > 0
         await service.status()
         await asyncio.gather(*slow)

@@ -34,7 +34,7 @@ async def _file(*chunks: bytes) -> AsyncIterator[bytes]:
 
 @asynccontextmanager
 async def _pacs(url: str, **options: Any) -> AsyncIterator[Orthanc]:
-    pacs = Orthanc(url, username="gateway", password="wrong", **options)
+    pacs = Orthanc(url, username="gateway", password="wrong", **{"connections": 32, **options})
     try:
         yield pacs
     finally:
@@ -170,7 +170,7 @@ async def test_files_that_have_not_begun_to_come_keep_no_other_from_being_stored
         await go.wait()
         yield b"DICM"
 
-    async with serving(answer_json(_STORED)) as server, _pacs(server.url, connections=9) as pacs:
+    async with serving(answer_json(_STORED)) as server, _pacs(server.url, connections=2) as pacs:
         waiting = [asyncio.create_task(pacs.store(late())) for _ in range(5)]
         await asyncio.sleep(0.05)
         async with asyncio.timeout(2):
@@ -190,10 +190,10 @@ async def test_connections_are_reused() -> None:
 
 
 async def test_there_are_never_more_connections_than_the_limit() -> None:
-    """Two hundred stores and checks at once share the connections there are."""
+    """A hundred and forty stores and checks at once share the connections there are."""
     async with serving(_brief) as server, _pacs(server.url, connections=12) as pacs:
-        await asyncio.gather(*(pacs.store(_file()) for _ in range(100)), *(pacs.check() for _ in range(100)))
-        assert len(server.requests) == 200
+        await asyncio.gather(*(pacs.store(_file()) for _ in range(40)), *(pacs.check() for _ in range(100)))
+        assert len(server.requests) == 140
         assert server.most_open <= 12
         assert server.connections <= 24
 
@@ -224,7 +224,7 @@ async def test_a_cancelled_call_gives_its_connection_back() -> None:
             await asyncio.sleep(30)
         await _brief(request, writer)
 
-    async with serving(silent) as server, _pacs(server.url, connections=9) as pacs:
+    async with serving(silent) as server, _pacs(server.url, connections=2) as pacs:
         for _ in range(3):
             calls = [asyncio.create_task(pacs.store(_file())), asyncio.create_task(pacs.series(_ID))]
             await asyncio.sleep(0.05)
@@ -234,3 +234,98 @@ async def test_a_cancelled_call_gives_its_connection_back() -> None:
         async with asyncio.timeout(2):
             assert await pacs.check() == "1"
         await asyncio.sleep(0.05)
+
+
+class _Stuck:
+    """An Orthanc that answers a store only when it is let go on, and everything else at once."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+
+    async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        if request.method == "POST":
+            await self.go.wait()
+        await _brief(request, writer)
+
+
+async def test_more_stores_than_may_wait_are_told_to_come_again_unread() -> None:
+    """Past four waiting for each place a store is OVERLOADED, and not a byte of it was asked for; the others wait for
+    their turn, unsent, and all go through.
+    """
+    asked = 0
+
+    async def counted() -> AsyncIterator[bytes]:
+        nonlocal asked
+        asked += 1
+        yield b"DICM"
+
+    stuck = _Stuck()
+    async with serving(stuck.answer) as server, _pacs(server.url, connections=2) as pacs:
+        stores = [asyncio.create_task(pacs.store(counted())) for _ in range(5)]
+        await asyncio.sleep(0.05)
+        with pytest.raises(ServiceError) as error:
+            await pacs.store(counted())
+        assert (error.value.reason, error.value.metadata) == (Reason.OVERLOADED, {"limit": "MAX_ORTHANC_CONNECTIONS"})
+        assert error.value.retry_after
+        assert (asked, len(server.requests)) == (5, 1)
+        await pacs.delete_instance(_ID)
+        stuck.go.set()
+        await asyncio.gather(*stores)
+        await pacs.store(counted())
+
+
+async def test_a_store_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose turn does not come in time is OVERLOADED, unsent, and leaves its room to wait to others."""
+    monkeypatch.setattr("pacs_gateway.adapters.orthanc._WAIT_SECONDS", 0.05)
+    stuck = _Stuck()
+    async with serving(stuck.answer) as server, _pacs(server.url, connections=2) as pacs:
+        first = asyncio.create_task(pacs.store(_file()))
+        await asyncio.sleep(0.02)
+        for _ in range(2):
+            waiting = await asyncio.gather(*(pacs.store(_file()) for _ in range(4)), return_exceptions=True)
+            assert [one.reason for one in waiting if isinstance(one, ServiceError)] == [Reason.OVERLOADED] * 4
+        assert len(server.requests) == 1
+        stuck.go.set()
+        await first
+
+
+async def test_questions_do_not_queue_without_bound() -> None:
+    """Past the bound a question is OVERLOADED, while Orthanc's being there can still be asked."""
+    go = asyncio.Event()
+
+    async def silent(request: Request, writer: asyncio.StreamWriter) -> None:
+        if request.path != "/system":
+            await go.wait()
+        await _brief(request, writer)
+
+    async with serving(silent) as server, _pacs(server.url, connections=4) as pacs:
+        calls = [asyncio.create_task(pacs.delete_instance(_ID)) for _ in range(3 + 3 * 32)]
+        await asyncio.sleep(0.05)
+        with pytest.raises(ServiceError) as error:
+            await pacs.delete_instance(_ID)
+        assert error.value.reason is Reason.OVERLOADED
+        assert await pacs.check() == "1"
+        go.set()
+        await asyncio.gather(*calls)
+        assert server.most_open <= 4
+
+
+async def test_a_sender_s_slowness_is_not_orthanc_s() -> None:
+    """A file that takes longer than a store may is stored all the same, as long as enough of it comes."""
+
+    async def slowly() -> AsyncIterator[bytes]:
+        for _ in range(8):
+            await asyncio.sleep(0.1)
+            yield bytes(32 * _KIB)
+
+    async def trickling() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            await asyncio.sleep(0.1)
+            yield b"x"
+
+    deadlines = Deadlines(store=0.5)
+    async with serving(answer_json(_STORED)) as server, _pacs(server.url, deadlines=deadlines) as pacs:
+        assert (await pacs.store(slowly())).orthanc_id == _ID
+        with pytest.raises(ServiceError) as error:
+            await pacs.store(trickling())
+        assert error.value.reason is Reason.ORTHANC_UNAVAILABLE

@@ -47,7 +47,7 @@ _READING = [name for name in _CALLS if not name.startswith("delete") and name !=
 
 @asynccontextmanager
 async def _pacs(url: str, **options: Any) -> AsyncIterator[Orthanc]:
-    pacs = Orthanc(url, username="gateway", password="wrong", **options)
+    pacs = Orthanc(url, username="gateway", password="wrong", **{"connections": 32, **options})
     try:
         yield pacs
     finally:
