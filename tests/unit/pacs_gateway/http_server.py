@@ -79,6 +79,9 @@ async def serving(answer: Answer, *, reads_bodies: bool = True) -> AsyncIterator
     serving_tasks: set[asyncio.Task[None]] = set()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not listener.is_serving():  # it came in while the server closed
+            writer.close()
+            return
         task = asyncio.ensure_future(serve(reader, writer))
         serving_tasks.add(task)
         task.add_done_callback(serving_tasks.discard)
