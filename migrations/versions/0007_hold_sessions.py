@@ -65,6 +65,7 @@ def upgrade() -> None:
             ondelete="CASCADE",
         ),
     )
+    op.create_index("ix_upload_session_files_sha256", "upload_session_files", ["sha256"])
     op.add_column("dicom_upload_files", sa.Column("session_id", sa.Uuid()))
     op.create_foreign_key(
         "fk_dicom_upload_files_session_id_upload_sessions",

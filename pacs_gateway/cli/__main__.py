@@ -25,8 +25,14 @@ from pacs_gateway.cli.outcomes import (
     show,
 )
 from pacs_gateway.cli.sending import Gateway, NotPossibleError, Sending, Target, Told, connected
+from pacs_gateway.cli.sessions import SessionUpload, write_receipt
 from pacs_gateway.domain.media import is_directory
 from pacs_gateway.domain.upload import OnConflict, PatientMatch, UploadSource
+
+
+class BrokenOffError(Exception):
+    """Not everything is stored, and it can be gone on with. The text is for people."""
+
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -71,10 +77,21 @@ def upload(
     everything: Annotated[bool, typer.Option("--everything", help="send what does not look like DICOM, too")] = False,
     parallel: Annotated[int, typer.Option(min=1, max=16, help="how many files at once")] = 4,
     retries: Annotated[int, typer.Option(min=0, max=20, help="how often to try a file again")] = 3,
+    in_session: Annotated[bool, typer.Option("--session", help="send in a session, and get a receipt")] = False,
+    resume: Annotated[str, typer.Option(help="go on with this session (UUID), which broke off")] = "",
+    receipt: Annotated[
+        Path | None, typer.Option(help="where the receipt goes; else receipt-SESSION.jws, here", dir_okay=False)
+    ] = None,
     show_patients: ShowPatients = False,
     show_all: ShowAll = False,
 ) -> None:
-    """Store files. Those that are stored already count as stored: after a failure, just run it again."""
+    """Store files. Those that are stored already count as stored: after a failure, just run it again.
+
+    With --session the gateway is told first what is to come, and gives a signed receipt when all of it is stored; one
+    that breaks off goes on with --resume, and the same files and edits.
+    """
+    if resume and (patient or order or match or conflict or source):
+        raise _usage("--patient, --order, --match, --on-conflict and --source are the session's: leave them out.")
     options = _options(
         patient=patient, order=order, match=match, conflict=conflict, source=source, edits=edits, remove=remove
     )
@@ -83,18 +100,26 @@ def upload(
     except OSError as error:
         raise _usage(f"{error.filename} cannot be read.") from None
 
+    in_session = in_session or bool(resume)
+    if in_session and any(file.kind is Kind.ZIP for file in found.files):
+        raise _usage("A session takes no archives from here: unpack them first.")
+
     async def send(gateway: Gateway, moved: Progress, told: Told) -> None:
         for file in found.passed_over:
             told(
                 Outcome(file.name, SKIPPED, message="It does not look like DICOM; --everything sends it all the same.")
             )
-        await gateway.send_all(found.files, moved, told)
+        if in_session:
+            await _send_in_session(SessionUpload(gateway, found.files, moved, told, _tell_session, resume), receipt)
+        else:
+            await gateway.send_all(found.files, moved, told)
 
     _run(
         _target(target, token, token_file, ca_file, tls=tls),
         Sending(options, parallel, retries),
         send,
-        size_bytes=sum(file.size_bytes for file in found.files),
+        # In a session each file is read twice.
+        size_bytes=sum(file.size_bytes for file in found.files) * (1 + in_session),
         show_patients=show_patients,
         show_all=show_all,
     )
@@ -177,6 +202,8 @@ def _run(
             asyncio.run(work())
         except NotPossibleError as error:
             failure, status = str(error), NOT_POSSIBLE
+        except BrokenOffError as error:
+            failure, status = str(error), SOME_FAILED
         except KeyboardInterrupt:
             failure, status = "Broken off. Run it again to go on.", SOME_FAILED
     if outcomes:
@@ -184,6 +211,32 @@ def _run(
     if failure:
         _warn(failure)
     raise typer.Exit(status or exit_code(outcomes))
+
+
+async def _send_in_session(upload: SessionUpload, path: Path | None) -> None:
+    """Sends the files, and writes the receipt to the path. Raises BrokenOffError once there is a session to resume."""
+    try:
+        receipt = await upload.run()
+    except NotPossibleError as error:
+        if not upload.session_id:
+            raise
+        raise BrokenOffError(f"{error}\n{_how_to_resume(upload)}") from None
+    if not receipt:
+        raise BrokenOffError(f"The session is not complete. {_how_to_resume(upload)}")
+    path = path or Path(f"receipt-{upload.session_id}.jws")
+    try:
+        write_receipt(path, receipt)
+    except OSError:
+        raise BrokenOffError(f"{path} cannot be written. {_how_to_resume(upload)}") from None
+    Console().print(printable(f"Receipt of session {upload.session_id}: {path}"), highlight=False, soft_wrap=True)
+
+
+def _how_to_resume(upload: SessionUpload) -> str:
+    return f"Go on with the same files and edits, and --resume {upload.session_id}"
+
+
+def _tell_session(session_id: str) -> None:
+    _warn(f"Session {session_id}")
 
 
 def _options(

@@ -4,7 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,14 +15,20 @@ from grpc_status import rpc_status
 
 from pacs_gateway.cli.files import Kind, LocalFile, Progress, read
 from pacs_gateway.cli.outcomes import FAILED, Outcome
-from ris.pacs.v1 import upload_service_pb2, upload_service_pb2_grpc
+from ris.pacs.v1 import upload_service_pb2, upload_service_pb2_grpc, upload_session_pb2
 from service_runtime.errors import Reason, ServiceError
 from service_runtime.status import error_of
 
 ZIP_TYPE: Final = "application/zip"
 # Why a file failed that could not be read here.
 UNREADABLE: Final = "UNREADABLE"
+# Of a longer name, the end says more.
+_MAX_NAME: Final = 255
 _LONGEST_WAIT_SECONDS: Final = 30
+# For what is no upload. To complete a session of thousands of files takes longest.
+_ASK_SECONDS: Final = 120
+# The options that a session takes on from the call that makes it.
+_OF_SESSIONS: Final = frozenset({"patient_id", "order_id", "patient_match", "on_conflict", "upload_source"})
 _OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
@@ -38,6 +44,9 @@ _FOR_ALL: Final = frozenset(
         Reason.INVALID_FIELD,
         Reason.PATIENT_NOT_FOUND,
         Reason.ORDER_NOT_FOUND,
+        Reason.SESSION_NOT_FOUND,
+        Reason.SESSION_EXPIRED,
+        Reason.SESSION_COMPLETED,
         Reason.GATEWAY_UNAVAILABLE,
     }
 )
@@ -48,7 +57,14 @@ Told = Callable[[Outcome], None]
 
 
 class NotPossibleError(Exception):
-    """No file can be sent: nobody answers there, or the caller or an option is refused. The text is for people."""
+    """No file can be sent: nobody answers there, or the caller or an option is refused. The text is for people.
+
+    `may_pass`: the same may be possible later.
+    """
+
+    def __init__(self, text: str, *, may_pass: bool = False) -> None:
+        super().__init__(text)
+        self.may_pass = may_pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +109,53 @@ class Gateway:
 
     def __init__(self, stub: Any, token: str, sending: Sending) -> None:
         self._stub = stub
+        self._token = token
         self._metadata = (("authorization", f"Bearer {token}"),)
         self._sending = sending
+
+    @property
+    def retries(self) -> int:
+        """How often something is tried again."""
+        return self._sending.retries
+
+    def inside(self, session_id: str) -> "Gateway":
+        """The gateway for uploads into a session, whose options these leave to it."""
+        own = {name: value for name, value in self._sending.options.items() if name not in _OF_SESSIONS}
+        return Gateway(self._stub, self._token, replace(self._sending, options=own | {"session_id": session_id}))
+
+    async def create_session(self, files: Mapping[str, tuple[int, str]]) -> Any:
+        """A new session for these files, by their SHA-256: size and name. Raises NotPossibleError."""
+        options = {name: value for name, value in self._sending.options.items() if name in _OF_SESSIONS}
+        request = upload_session_pb2.CreateSessionRequest(
+            files=[
+                upload_session_pb2.ExpectedFile(sha256=sha256, size_bytes=size, name=name[-_MAX_NAME:])
+                for sha256, (size, name) in files.items()
+            ],
+            **options,
+        )
+        return (await self._ask(self._stub.CreateSession, request)).session
+
+    async def get_session(self, request: upload_session_pb2.GetSessionRequest) -> Any:
+        """What GetSession answers. Raises NotPossibleError."""
+        return await self._ask(self._stub.GetSession, request)
+
+    async def complete_session(self, session_id: str) -> str:
+        """The receipt of a session. Raises NotPossibleError."""
+        request = upload_session_pb2.CompleteSessionRequest(session_id=session_id)
+        receipt: str = (await self._ask(self._stub.CompleteSession, request)).receipt
+        return receipt
+
+    async def _ask(self, method: Any, request: Any) -> Any:
+        """The answer to a call that is no upload, asked again as often as a file is sent. Raises NotPossibleError."""
+        for attempt in range(self._sending.retries + 1):
+            try:
+                return await method(request, metadata=self._metadata, timeout=_ASK_SECONDS)
+            except grpc.aio.AioRpcError as failure:
+                error = _error_of(failure)
+                if error.retry_after is None or attempt == self._sending.retries:
+                    raise _not_possible(error) from None
+                await asyncio.sleep(min(error.retry_after, _LONGEST_WAIT_SECONDS))
+        raise AssertionError  # the last attempt returns or raises
 
     async def send_all(self, files: Sequence[LocalFile], progress: Progress, told: Told) -> None:
         """Sends files, several at once; `told` is called with the outcome of each. Raises NotPossibleError."""
@@ -130,7 +191,7 @@ class Gateway:
             try:
                 return await self._send_once(file, moved)
             except OSError:
-                return _unreadable(file.name)
+                return unreadable(file.name)
             except grpc.aio.AioRpcError as failure:
                 error = _error_of(failure)
                 if error.retry_after is None or attempt == self._sending.retries:
@@ -161,7 +222,7 @@ class Gateway:
             await writing
         except (grpc.aio.AioRpcError, asyncio.CancelledError) as failure:
             if writing.done() and not writing.cancelled() and isinstance(writing.exception(), OSError):
-                told(_unreadable(name))
+                told(unreadable(name))
             elif isinstance(failure, grpc.aio.AioRpcError):
                 told(_failed(name, _error_of(failure)))
             else:
@@ -227,12 +288,17 @@ def _details(answer: Any) -> Iterable[str]:
 def _failed(name: str, error: ServiceError) -> Outcome:
     """The outcome of a file that failed. Raises NotPossibleError where the next one would for the same reason."""
     if error.reason in _FOR_ALL:
-        violations = "".join(f"\n  {one.field}: {one.description}" for one in error.violations)
-        raise NotPossibleError(f"{error.reason}: {error.message}{violations}")
+        raise _not_possible(error)
     return Outcome(name, FAILED, error.reason, error.message)
 
 
-def _unreadable(name: str) -> Outcome:
+def _not_possible(error: ServiceError) -> NotPossibleError:
+    violations = "".join(f"\n  {one.field}: {one.description}" for one in error.violations)
+    return NotPossibleError(f"{error.reason}: {error.message}{violations}", may_pass=error.retry_after is not None)
+
+
+def unreadable(name: str) -> Outcome:
+    """The outcome of a file that cannot be read here."""
     return Outcome(name, FAILED, UNREADABLE, "The file cannot be read.")
 
 

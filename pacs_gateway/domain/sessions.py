@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from pacs_gateway.domain.ledger import FileState, LedgerFile
 from pacs_gateway.domain.upload import UploadOptions
@@ -127,6 +127,35 @@ class Progress:
         """Raises SESSION_INCOMPLETE."""
         if self.number_missing:
             raise session_incomplete(self.number_missing)
+
+
+def broken_off(progress: Progress, *, at: datetime) -> Sequence[LedgerFile]:
+    """What the logs are to say of a session that expired with files missing: in each log that counts some of its files,
+    an entry for those that never came. Which study they are of, nobody knows.
+    """
+    if not progress.number_missing:
+        return ()
+    session = progress.session
+    of_logs = {one.entry.upload_log_id: one.entry for one in progress.stored if one.entry is not None}
+    return [
+        LedgerFile(
+            id=uuid5(session.id, str(log_id)),
+            upload_id=session.id,
+            upload_log_id=log_id,
+            uploaded_by_id=session.created_by_id,
+            upload_source=session.options.source,
+            study_instance_uid=entry.study_instance_uid,
+            series_instance_uid="",
+            # A UID out of the session's id (PS3.5 B.2), so that no other entry takes this one's place.
+            sop_instance_uid=f"2.25.{session.id.int}",
+            orthanc_id="",
+            filename="",
+            edits_sha256="",
+            received_at=at,
+            session_id=session.id,
+        ).failed(Reason.SESSION_EXPIRED, at=at)
+        for log_id, entry in sorted(of_logs.items(), key=lambda one: str(one[0]))
+    ]
 
 
 def receipt_claims(progress: Progress, *, issuer: str, at: datetime) -> Mapping[str, Any]:

@@ -237,6 +237,9 @@ class LedgerEntries(Protocol):
     async def forget_instance(self, orthanc_id: str) -> None:
         """Has no log count the instance any more."""
 
+    async def forget_entry(self, entry: LedgerFile) -> None:
+        """Has the entry's log count it no more."""
+
 
 class UploadRequests(Protocol):
     """The requests that carry an id, by user and id."""
@@ -279,8 +282,16 @@ class UploadSessions(Protocol):
     async def complete(self, session: UploadSession) -> None:
         """Keeps that a session is completed, and its receipt. It must be held alone."""
 
-    async def expire(self, *, now: datetime, limit: int) -> int:
-        """Marks open sessions whose time is over, so many at most; how many it was."""
+    async def due(self, *, now: datetime, limit: int) -> Sequence[UUID]:
+        """Open sessions whose time is over, so many at most."""
+
+    async def expire(self, session: UploadSession) -> None:
+        """Keeps that a session is expired. It must be held alone."""
+
+    async def settled_by(self, session: UploadSession) -> Sequence[LedgerFile]:
+        """The entries for what never came into expired sessions, of which all has come with this one that is complete:
+        where they list files, these and those that completed sessions list; else files of the same study.
+        """
 
 
 class UnitOfWork(Protocol):

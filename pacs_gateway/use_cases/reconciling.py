@@ -17,6 +17,7 @@ from pacs_gateway.domain.study import Counts, PacsStudy
 from pacs_gateway.domain.tags import DicomTags
 from pacs_gateway.domain.upload_log import Difference, UploadLog
 from pacs_gateway.use_cases.ports import Clock, Database, Pacs, UnitOfWork
+from pacs_gateway.use_cases.sessions import expire_sessions
 from service_runtime.errors import Reason, ServiceError
 from service_runtime.logs import describe
 
@@ -27,7 +28,7 @@ _ENTRIES = 1000
 _ENTRIES_AT_A_TIME = 100
 _LOGS = 500
 _LOGS_AT_A_TIME = 50
-_SESSIONS = 500
+_SESSIONS = 100
 # A gateway is taken for dead when it missed so many signs of life.
 _BEATS = 4
 # A pass that broke off is made again sooner.
@@ -86,11 +87,11 @@ class Reconciler:
             report = await self._settle_orphans(Report())
             report = replace(report, closed=await self._close_unfinished())
             report = await self._compare(report)
+            report = replace(report, expired=await expire_sessions(self._database, self._clock, limit=_SESSIONS))
             async with self._database.begin() as work:
-                expired = await work.sessions.expire(now=self._clock(), limit=_SESSIONS)
                 await work.upload_logs.list_files(limit=_LOGS)
                 await work.commit()
-        return replace(report, expired=expired)
+        return report
 
     async def _pass(self) -> None:
         report = await self.reconcile()

@@ -13,13 +13,14 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from pacs_gateway.domain.ledger import LedgerFile
+from pacs_gateway.domain.ledger import LedgerFile, Step
 from pacs_gateway.domain.sessions import (
     ExpectedFile,
     Progress,
     SessionFile,
     SessionState,
     UploadSession,
+    broken_off,
     no_such_session,
     not_expected,
     receipt_claims,
@@ -144,6 +145,8 @@ class Sessions:
             receipt = await asyncio.to_thread(signer.sign, receipt_claims(now, issuer=self._issuer, at=at))
             done = replace(session, state=SessionState.COMPLETED, completed_at=at, receipt=receipt)
             await work.sessions.complete(done)
+            for entry in await work.sessions.settled_by(done):
+                await work.ledger.forget_entry(entry)
             await work.commit()
         log.info("session completed", session_id=str(done.id), files=len(now.stored))
         return replace(now, session=done)
@@ -193,6 +196,24 @@ class Sessions:
                 "The gateway has no key to sign receipts with (RECEIPT_KEY_FILE), and so no sessions.",
             )
         return self._signer
+
+
+async def expire_sessions(database: Database, clock: Clock, *, limit: int) -> int:
+    """Has sessions expire whose time is over, so many at most, and the logs say what never came; how many it was."""
+    async with database.begin() as work:
+        due = await work.sessions.due(now=clock(), limit=limit)
+    for session_id in due:
+        async with database.begin() as work:
+            session = await work.sessions.hold(session_id, alone=True)
+            if session is None or session.state is not SessionState.OPEN:
+                continue
+            progress = Progress(session, await work.sessions.files(session))
+            await work.sessions.expire(replace(session, state=SessionState.EXPIRED))
+            for entry in broken_off(progress, at=clock()):
+                await work.ledger.write(Step(entry))
+            await work.commit()
+        log.info("session expired", session_id=str(session_id), missing=progress.number_missing)
+    return len(due)
 
 
 async def expect_in_session(database: Database, entry: LedgerFile, *, now: datetime) -> None:

@@ -195,6 +195,13 @@ class PostgresLedger:
         await self._session.share_registry()
         await self._session.execute(_FORGET_INSTANCE, {"orthanc_id": orthanc_id})
 
+    async def forget_entry(self, entry: LedgerFile) -> None:
+        """Has the entry's log count it no more."""
+        assert entry.upload_log_id is not None  # noqa: S101 - a log counts it
+        await self._session.execute(_LOCK_LOGS, {"ids": [entry.upload_log_id]})
+        await self._session.execute(update(files).where(files.c.id == entry.id).values(is_current=False))
+        await self.recount(entry.upload_log_id)
+
 
 async def write_steps(session: Session, steps: Sequence[Step], gateway_id: UUID) -> list[list[LedgerFile]]:
     """Adds steps, in order. For each the other entries of its instance that are open, or counted as stored, and of

@@ -188,7 +188,7 @@ upload_session_files = Table(
     "upload_session_files",
     metadata,
     Column("session_id", ForeignKey("upload_sessions.id", ondelete="CASCADE"), primary_key=True),
-    Column("sha256", String(64), primary_key=True),
+    Column("sha256", String(64), primary_key=True, index=True),
     Column("size_bytes", BigInteger(), nullable=False),
     _text("name", 255),
 )

@@ -13,7 +13,7 @@ from pacs_gateway.adapters.db.models import upload_session_files as expected
 from pacs_gateway.adapters.db.models import upload_sessions as sessions
 from pacs_gateway.adapters.db.session import Session
 from pacs_gateway.adapters.db.texts import fitted
-from pacs_gateway.domain.ledger import Content
+from pacs_gateway.domain.ledger import Content, LedgerFile
 from pacs_gateway.domain.sessions import ExpectedFile, SessionFile, SessionState, UploadSession
 from pacs_gateway.domain.upload import OnConflict, PatientMatch, UploadOptions, UploadSource
 
@@ -50,10 +50,31 @@ _OTHERS: Final = text("""
 SELECT count(DISTINCT source_sha256) FROM dicom_upload_files
  WHERE session_id = :session AND source_sha256 NOT IN ('', :sha256) AND state <> 'failed'
 """)
-_EXPIRE: Final = text("""
-UPDATE upload_sessions SET state = 'expired'
- WHERE id IN (SELECT id FROM upload_sessions WHERE state = 'open' AND expires_at <= :now
-               ORDER BY expires_at LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED)
+# Sessions that expired are found by a file that they list like this one, else by a study that both have files of.
+_SETTLED: Final = text("""
+WITH akin AS (
+    SELECT other.session_id FROM upload_session_files mine JOIN upload_session_files other ON other.sha256 = mine.sha256
+     WHERE mine.session_id = :session
+     UNION
+    SELECT mark.session_id FROM dicom_upload_files mine
+      JOIN dicom_upload_files mark ON mark.upload_log_id = mine.upload_log_id AND mark.is_current
+       AND mark.state = 'failed' AND mark.error = 'SESSION_EXPIRED'
+     WHERE mine.session_id = :session AND mine.state = 'verified'),
+settled AS (
+    SELECT session.id FROM upload_sessions session JOIN akin ON akin.session_id = session.id
+     WHERE session.state = 'expired' AND NOT EXISTS (
+           SELECT 1 FROM upload_session_files expected
+            WHERE expected.session_id = session.id
+              AND NOT EXISTS (
+                  SELECT 1 FROM dicom_upload_files file
+                   WHERE file.session_id = session.id AND file.source_sha256 = expected.sha256
+                     AND file.state = 'verified')
+              AND NOT EXISTS (
+                  SELECT 1 FROM upload_session_files other JOIN upload_sessions later ON later.id = other.session_id
+                   WHERE other.sha256 = expected.sha256 AND later.state = 'completed')))
+SELECT mark.* FROM dicom_upload_files mark JOIN settled ON settled.id = mark.session_id
+ WHERE mark.is_current AND mark.state = 'failed' AND mark.error = 'SESSION_EXPIRED'
+ ORDER BY mark.upload_log_id
 """)
 
 
@@ -124,10 +145,22 @@ class PostgresSessions:
         done = {"state": session.state.value, "completed_at": session.completed_at, "receipt": session.receipt}
         await self._session.execute(update(sessions).where(sessions.c.id == session.id).values(done))
 
-    async def expire(self, *, now: datetime, limit: int) -> int:
-        """Marks open sessions whose time is over, so many at most; how many it was."""
-        await self._session.share_registry()
-        return (await self._session.execute(_EXPIRE, {"now": now, "limit": limit})).rowcount
+    async def due(self, *, now: datetime, limit: int) -> Sequence[UUID]:
+        """Open sessions whose time is over, so many at most."""
+        found = select(sessions.c.id).where(sessions.c.state == SessionState.OPEN.value, sessions.c.expires_at <= now)
+        found = found.order_by(sessions.c.expires_at, sessions.c.id).limit(limit)
+        return (await self._session.execute(found)).scalars().all()
+
+    async def expire(self, session: UploadSession) -> None:
+        """Keeps that a session is expired. It must be held alone."""
+        changed = update(sessions).where(sessions.c.id == session.id).values(state=session.state.value)
+        await self._session.execute(changed)
+
+    async def settled_by(self, session: UploadSession) -> Sequence[LedgerFile]:
+        """The entries for what never came into expired sessions, of which all has come with this one that is complete:
+        where they list files, these and those that completed sessions list; else files of the same study.
+        """
+        return [entry_of(row) for row in (await self._session.execute(_SETTLED, {"session": session.id})).all()]
 
 
 def _row(session: UploadSession) -> dict[str, Any]:

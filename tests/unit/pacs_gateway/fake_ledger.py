@@ -145,6 +145,15 @@ class FakeLedgerEntries:
 
         self._work.steps.append(forget)
 
+    async def forget_entry(self, entry: LedgerFile) -> None:
+        """Has its log count it no more."""
+
+        def forget() -> None:
+            self._database.current.discard(entry.id)
+            _stand(self._database, entry.upload_log_id, 0.0)
+
+        self._work.steps.append(forget)
+
 
 def _is_counted(database: FakeDatabase, file: LedgerFile) -> bool:
     return file.id in database.current and file.state is FileState.VERIFIED

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from pacs_gateway.domain.ledger import Content, FileState, LedgerFile
 from pacs_gateway.domain.sessions import Arrival, ExpectedFile, SessionFile, SessionState, UploadSession
+from service_runtime.errors import Reason
 
 if TYPE_CHECKING:
     from tests.unit.pacs_gateway.fake_database import FakeUnitOfWork
@@ -78,12 +78,23 @@ class FakeSessions:
         assert f"session {session.id}" in self._work.held.keys() - self._work.shared, "the session must be held alone"
         self._work.changes.sessions[session.id] = session
 
-    async def expire(self, *, now: datetime, limit: int) -> int:
-        """Marks sessions whose time is over."""
+    async def due(self, *, now: datetime, limit: int) -> Sequence[UUID]:
+        """Open sessions whose time is over."""
         rows = await self._work.rows("sessions")
-        due = [one for one in rows.values() if one.state_at(now) is not one.state][:limit]
-        self._work.changes.sessions |= {one.id: replace(one, state=SessionState.EXPIRED) for one in due}
-        return len(due)
+        return [one.id for one in rows.values() if one.state_at(now) is not one.state][:limit]
+
+    async def expire(self, session: UploadSession) -> None:
+        """Keeps that it is expired."""
+        assert session.state is SessionState.EXPIRED
+        await self.complete(session)
+
+    async def settled_by(self, session: UploadSession) -> Sequence[LedgerFile]:
+        """The entries for what never came into sessions that list no more than this one does."""
+        expected = self._database.expected
+        listed = {one.sha256 for one in expected[session.id]}
+        settled = {one for one in expected if {file.sha256 for file in expected[one]} <= listed}
+        files = (await self._work.rows("files")).values()
+        return [one for one in files if one.session_id in settled and one.error == Reason.SESSION_EXPIRED]
 
     async def _entries(self, session_id: UUID) -> list[LedgerFile]:
         files = (await self._work.rows("files")).values()
