@@ -11,6 +11,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from itertools import chain
 from typing import Final
 
 from service_runtime.errors import ServiceError
@@ -37,6 +38,8 @@ from tag_service.domain.standard.text import text_of
 
 # A header may be longer; what stands behind is edited as it comes.
 HELD_BYTES: Final = 8 * MIB
+# The elements and tokens of a header that are kept beside its bytes, which spares most files being parsed twice.
+_MAX_SEEN: Final = 1000
 # Of what was held, as much is written at a time.
 _PART_BYTES: Final = 256 * 1024
 _UIDS: Final = (STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID)
@@ -71,7 +74,7 @@ class Rewriter:
         self._record = record
         self._root = tree_of(edits, treatment.additions() if treatment else ())
         self._survey = Survey(
-            self._root, limits, recorded=self._recorded() if record else frozenset(), noted=noted, watch=watch
+            self._root, limits, recorded=self._recorded() if record else frozenset(), noted=noted, watch=self._see
         )
         self._held: deque[bytes] = deque()
         self._held_bytes = 0
@@ -81,6 +84,10 @@ class Rewriter:
         self._writer: DataSetWriter | None = None
         self._deflater: _Deflater | None = None
         self._has_ended = False
+        self._watch = watch
+        # What the survey saw, None where that is too much to keep.
+        self._seen: list[Event] | None = []
+        self._seen_size = 0
 
     def feed(self, data: bytes) -> list[bytes]:
         """Takes in a piece."""
@@ -178,6 +185,16 @@ class Rewriter:
         self._tokenizer.skip(size)
         self._writer.window.pass_over(size)
 
+    def _see(self, event: Event) -> None:
+        """Takes notice of what the survey sees."""
+        if self._watch is not None:
+            self._watch(event)
+        if self._seen is not None:
+            self._seen.append(event)
+            self._seen_size += len(event.elements) if isinstance(event, Run) else 1
+            if self._seen_size > _MAX_SEEN:
+                self._seen = None
+
     def _begin(self) -> None:
         """Begins to write, with what the survey knows."""
         survey = self._survey
@@ -198,6 +215,15 @@ class Rewriter:
         self._ready = [file_meta.write(meta, survey.tokenizer.transfer_syntax_uid, before=before, after=after)]
         if encoding.deflated:
             self._deflater = _Deflater()
+        if self._seen is None or self._held_bytes > _PART_BYTES:
+            self._seen = None
+            survey.tokenizer.stop()
+            return
+        # Written at once, of what was seen, and no second look is taken at the bytes.
+        seen, self._seen = self._seen, None
+        self._held.clear()
+        self._tokenizer = survey.tokenizer
+        self._ready += self._write(self._writer, chain(seen, self._tokenizer.rest()))
 
     def _write(self, writer: DataSetWriter, stream: Iterable[Event]) -> list[bytes]:
         try:

@@ -111,7 +111,7 @@ class _Spot:
 class Survey:
     """Feed it the file until it is `done`, which it is at the first pixel data of the data set itself; close it where
     the file ends before that. `recorded` are the attributes of the data set whose values are to be kept as they were,
-    `noted` those whose values are to be known besides the identifiers. `watch` is called with each event.
+    `noted` those whose values are to be known besides the identifiers. `watch` is called with each event up to there.
     """
 
     def __init__(
@@ -148,10 +148,10 @@ class Survey:
         self._passed_over = 0
 
     def feed(self, data: bytes) -> bool:
-        """Takes in a piece; gives `done`. Raises what the tokenizer does, EDIT_REFUSED for a DICOMDIR."""
+        """Takes in a piece; gives `done`: what the tokenizer has behind that is left to others, or it is to be stopped.
+        Raises what the tokenizer does, EDIT_REFUSED for a DICOMDIR.
+        """
         self._take(self._seen(self.tokenizer.feed(data)))
-        if self.done:
-            self.tokenizer.stop()
         return self.done
 
     def close(self) -> None:
@@ -161,7 +161,6 @@ class Survey:
 
     def leave_off(self) -> None:
         """Ends the look before all of the header was seen. Raises EDIT_REFUSED amid a value that is to be recorded."""
-        self.tokenizer.stop()
         if self._recording is not None:
             raise self._too_much_to_record()
 

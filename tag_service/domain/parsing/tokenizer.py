@@ -46,7 +46,7 @@ _Steps = Generator[Event | None, None, None]
 
 
 class Tokenizer:
-    """One file. `feed` it piece by piece, then `close` it; exhaust what each gives before the next call.
+    """One file. `feed` it piece by piece, then `close` it; exhaust what each gives, or `rest`, before the next call.
 
     After an error both give nothing more. Not to be used by two threads at once.
     """
@@ -77,6 +77,10 @@ class Tokenizer:
     def feed(self, data: bytes) -> Iterator[Event]:
         """The tokens that are complete with this piece."""
         self._source.feed(data)
+        return iter(self._steps.__next__, None)
+
+    def rest(self) -> Iterator[Event]:
+        """The tokens that are complete already, where what `feed` gave was not exhausted."""
         return iter(self._steps.__next__, None)
 
     def close(self) -> Iterator[Event]:
