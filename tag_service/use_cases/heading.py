@@ -62,7 +62,9 @@ class Heading:
         if edited is None:
             return EditedHeader(original, needs_whole_file=True)
         header, header_size = edited
-        tags = original if edits == Edits() else await self._tags(header, ends.beginning[header_size:])
+        tags = rewriter.tags_after(original) if original is not None and reader.in_order else None
+        if tags is None:
+            tags = await self._tags(header, ends.beginning[header_size:])
         return EditedHeader(original, tags, header, header_size)
 
     async def _tags(self, header: bytes, rest: bytes) -> DicomTags:
@@ -75,28 +77,30 @@ class Heading:
 
 async def _edited(ends: Ends, rewriter: Rewriter) -> tuple[bytes, int] | None:
     """The new header, and the size of what it stands for; None where the ends do not tell."""
-    beginning = ends.beginning
-    ending = b"" if len(beginning) == ends.file_size else ends.ending
+    beginning, file_size = ends.beginning, ends.file_size
+    is_whole = len(beginning) == file_size
+    ending = beginning if is_whole else ends.ending
     pieces: list[bytes] = []
     taken = 0
     for part in _parts_of(beginning, rewriter):
         pieces += await fed(rewriter, part)
         taken += len(part)
-        if 0 < rewriter.passing_bytes >= ends.file_size - taken - len(ending):
+        if 0 < rewriter.passing_bytes >= file_size - taken - len(ending):
             break
-    # What is not looked at has to lie in one value that goes out as it is, and what follows that has to be there.
-    left = ends.file_size - taken
+    # What is not looked at has to lie in one value that goes out as it is; what follows that has to be there.
+    left = file_size - taken
     passing = min(left, rewriter.passing_bytes)
-    behind = ending[len(ending) - (left - passing) :] if left - passing <= len(ending) else None
-    if behind is None or (behind and not passing):
+    if left - passing > len(ending) or (left and not passing):
         return None
     if passing:
         rewriter.skip(passing)
-    last = [*(await fed(rewriter, behind) if behind else []), *await closed(rewriter)]
-    if not passing:
-        pieces += last
-    elif b"".join(last) != behind:
-        return None
+    behind = ending[len(ending) - (left - passing) :]
+    last = [*(await fed(rewriter, behind) if behind else ()), *await closed(rewriter)]
+    if b"".join(last) != behind:
+        if not is_whole:
+            return None
+        pieces += [beginning[taken : taken + passing], *last]
+        taken = file_size
     # What the edited file ends with as the beginning does need not be sent back.
     while pieces and beginning.endswith(pieces[-1], 0, taken):
         taken -= len(pieces.pop())

@@ -20,6 +20,17 @@ _GUARDED_UIDS = {
 }
 # Enumerated values that are checked besides the VR (PS3.3 C.7.1.1).
 _ENUMERATED = {_PATIENT_SEX: ("M", "F", "O")}
+# The keywords of the edits that have a field of their own, its name, and their paths.
+_NAMED = {
+    "PatientID": "patient_id",
+    "PatientName": "patient_name",
+    "PatientBirthDate": "patient_birth_date",
+    "PatientSex": "patient_sex",
+    "AccessionNumber": "accession_number",
+    "StudyDate": "study_date",
+    "StudyDescription": "study_description",
+}
+_PATHS = {keyword: paths.parse(keyword) for keyword in _NAMED}
 # PS3.6 leaves these VRs to (0028,0103), so the file decides.
 EITHER_INTEGER_VR = "US or SS"
 
@@ -94,16 +105,8 @@ def plan(edits: Edits) -> tuple[Edit, ...]:
 
 def _requested(edits: Edits) -> Iterator[tuple[str, str, str | None]]:
     """The fields that ask for something, each with its PATH (of `set`: PATH=VALUE) and new value (of `set`: None)."""
-    named = {
-        "PatientID": edits.patient_id,
-        "PatientName": edits.patient_name,
-        "PatientBirthDate": edits.patient_birth_date,
-        "PatientSex": edits.patient_sex,
-        "AccessionNumber": edits.accession_number,
-        "StudyDate": edits.study_date,
-        "StudyDescription": edits.study_description,
-    }
-    for keyword, value in named.items():
+    for keyword, name in _NAMED.items():
+        value: str | None = getattr(edits, name)
         if value is not None:
             yield keyword, keyword, value
     for index, text in enumerate(edits.set):
@@ -113,6 +116,8 @@ def _requested(edits: Edits) -> Iterator[tuple[str, str, str | None]]:
 
 
 def _parse(field: str, text: str, value: str | None) -> Edit:
+    if field in _NAMED:
+        return Edit(field, _PATHS[field], value)
     if field.startswith("set["):
         text, value = paths.split_assignment(text)
     return Edit(field, paths.parse(text), value)

@@ -29,7 +29,8 @@ def new_element(
     vr = vr_of_new(attribute, file_vr, scope, root)
     if not vr:
         raise WrongEdit(UNKNOWN_VR)
-    if problem := edits.check(attribute, vr, text):
+    # For what the dictionary says, it was checked before there was a file.
+    if vr != paths.vr_of(attribute) and (problem := edits.check(attribute, vr, text)):
         raise WrongEdit(problem)
     try:
         value = values.encode(

@@ -10,9 +10,10 @@ The same file and the same edits always give the same bytes: nothing here asks f
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
 from service_runtime.errors import ServiceError
 from tag_service.domain.editing import file_meta
@@ -30,8 +31,10 @@ from tag_service.domain.editing.treatment import Both, Derive, Fate, Identity, R
 from tag_service.domain.editing.writer import DataSetWriter
 from tag_service.domain.parsing.tokenizer import Tokenizer
 from tag_service.domain.parsing.tokens import DATA_SET, TRAILING, Event, Run
+from tag_service.domain.reading.dicom_tags import FIELDS, DicomTags
 from tag_service.domain.standard import charset, paths
 from tag_service.domain.standard.charset import CharsetError, Charsets
+from tag_service.domain.standard.dictionary import implicit_vr
 from tag_service.domain.standard.limits import MIB, Limits
 from tag_service.domain.standard.paths import Attribute
 from tag_service.domain.standard.text import text_of
@@ -74,13 +77,13 @@ class Rewriter:
         self._record = record
         self._root = tree_of(edits, treatment.additions() if treatment else ())
         self._survey = Survey(
-            self._root, limits, recorded=self._recorded() if record else frozenset(), noted=noted, watch=self._see
+            self._root, limits, recorded=self._recorded() if record else frozenset(), noted=noted, see=self._see
         )
         self._held: deque[bytes] = deque()
         self._held_bytes = 0
         # What is written of the header already.
         self._ready: list[bytes] = []
-        self._tokenizer = Tokenizer(limits)
+        self._tokenizer = self._survey.tokenizer
         self._writer: DataSetWriter | None = None
         self._deflater: _Deflater | None = None
         self._has_ended = False
@@ -167,6 +170,19 @@ class Rewriter:
         charsets = self._survey.facts[self._root].charsets or charset.DEFAULT
         return text_of(self._survey.values.get(tag, b""), vr, charsets).text
 
+    def tags_after(self, before: DicomTags) -> DicomTags | None:
+        """What becomes of the attributes of a header where all is in order; None where only the edited file tells."""
+        writer = self._writer
+        keeps_uids = self._treatment is None or isinstance(self._treatment, RemovePrivate)
+        if writer is None or writer.to_utf_8 or not keeps_uids:
+            return None
+        changed: dict[str, Any] = {}
+        for tag, name in FIELDS.items():
+            edit = self._root.edits.get(tag)
+            if isinstance(edit, Edit):
+                changed[name] = text_of((edit.value or "").encode("utf-8"), implicit_vr(tag), charset.UTF_8).text
+        return replace(before, **changed)
+
     def passes_on(self, size: int) -> bool:
         """Whether a piece of this many bytes would lie in a bulk value, and so take next to no time."""
         is_under_way = self._writer is not None and not self._held
@@ -185,7 +201,7 @@ class Rewriter:
         self._tokenizer.skip(size)
         self._writer.window.pass_over(size)
 
-    def _see(self, event: Event) -> None:
+    def _see(self, event: Event) -> Event:
         """Takes notice of what the survey sees."""
         if self._watch is not None:
             self._watch(event)
@@ -194,6 +210,7 @@ class Rewriter:
             self._seen_size += len(event.elements) if isinstance(event, Run) else 1
             if self._seen_size > _MAX_SEEN:
                 self._seen = None
+        return event
 
     def _begin(self) -> None:
         """Begins to write, with what the survey knows."""
@@ -218,11 +235,11 @@ class Rewriter:
         if self._seen is None or self._held_bytes > _PART_BYTES:
             self._seen = None
             survey.tokenizer.stop()
+            self._tokenizer = Tokenizer(self._limits)
             return
         # Written at once, of what was seen, and no second look is taken at the bytes.
         seen, self._seen = self._seen, None
         self._held.clear()
-        self._tokenizer = survey.tokenizer
         self._ready += self._write(self._writer, chain(seen, self._tokenizer.rest()))
 
     def _write(self, writer: DataSetWriter, stream: Iterable[Event]) -> list[bytes]:

@@ -111,7 +111,7 @@ class _Spot:
 class Survey:
     """Feed it the file until it is `done`, which it is at the first pixel data of the data set itself; close it where
     the file ends before that. `recorded` are the attributes of the data set whose values are to be kept as they were,
-    `noted` those whose values are to be known besides the identifiers. `watch` is called with each event up to there.
+    `noted` those whose values are to be known besides the identifiers. Each event up to there goes by `see` first.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Survey:
         *,
         recorded: frozenset[Attribute] = frozenset(),
         noted: frozenset[int] = frozenset(),
-        watch: Callable[[Event], object] | None = None,
+        see: Callable[[Event], Event],
     ) -> None:
         self.done = False
         self.has_closed = False
@@ -139,7 +139,7 @@ class Survey:
         self.sequences: Counter[tuple[Node, Attribute]] = Counter()
         self.recorded: list[tuple[int, list[Event]]] = []
         self._wanted = recorded
-        self._watch = watch
+        self._see = see
         self._root = root
         self._stack = [_Spot(root)]
         self._recording: list[Event] | None = None
@@ -151,12 +151,12 @@ class Survey:
         """Takes in a piece; gives `done`: what the tokenizer has behind that is left to others, or it is to be stopped.
         Raises what the tokenizer does, EDIT_REFUSED for a DICOMDIR.
         """
-        self._take(self._seen(self.tokenizer.feed(data)))
+        self._take(map(self._see, self.tokenizer.feed(data)))
         return self.done
 
     def close(self) -> None:
         """Takes in the end of the file. Raises as `feed`."""
-        self._take(self._seen(self.tokenizer.close()))
+        self._take(map(self._see, self.tokenizer.close()))
         self.done = self.has_closed = True
 
     def leave_off(self) -> None:
@@ -178,15 +178,6 @@ class Survey:
     def facts_of(self, node: Node) -> Facts:
         """What is known of a scope by now."""
         return self.facts.setdefault(node, Facts.about(node))
-
-    def _seen(self, stream: Iterator[Event]) -> Iterator[Event]:
-        """The events, each shown to who watches before anything is done about it."""
-        return stream if self._watch is None else map(self._show, stream)
-
-    def _show(self, event: Event) -> Event:
-        assert self._watch is not None  # noqa: S101 - asked for only then
-        self._watch(event)
-        return event
 
     def _take(self, stream: Iterator[Event]) -> None:
         for token in stream:

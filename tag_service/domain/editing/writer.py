@@ -36,7 +36,6 @@ _CLOSING: Final = frozenset({tokens.SEQUENCE_END, tokens.BULK_END})
 
 class DataSetWriter:
     """Takes the tokens of one data set; `window` has what comes of them, `findings` what is wrong with the edits.
-
     `to_utf_8`: all text becomes UTF-8.
     """
 
@@ -51,7 +50,7 @@ class DataSetWriter:
         record: Provenance | None,
     ) -> None:
         self._survey = survey
-        self._to_utf_8 = to_utf_8
+        self.to_utf_8 = to_utf_8
         self._record = record
         self._maker = Maker(
             root, survey, encoding, to_utf_8=to_utf_8, treatment=treatment, record=record, replay=self._replay
@@ -114,7 +113,7 @@ class DataSetWriter:
 
     def _changes_everywhere(self, scope: Scope) -> bool:
         """Whether every element of a scope may change, not only those that edits name."""
-        return scope.treatment is not None or self._to_utf_8
+        return scope.treatment is not None or self.to_utf_8
 
     def _current(self) -> Scope:
         scope = self._open[-1]
@@ -243,7 +242,7 @@ class DataSetWriter:
             little_inside=encoding.little_endian,
             is_item=False,
             source=offset + len(head),
-            changes=is_record or bool(items) or scope.treatment is not None or self._to_utf_8,
+            changes=is_record or bool(items) or scope.treatment is not None or self.to_utf_8,
         )
         self._open.append(OpenSequence(encoding, scope.charsets, scope.treatment, items, is_record=is_record))
 
@@ -257,7 +256,7 @@ class DataSetWriter:
             little=sequence.encoding.little_endian,
             is_item=True,
             source=token[5] + len(token[3]),
-            changes=node is not None or sequence.treatment is not None or self._to_utf_8,
+            changes=node is not None or sequence.treatment is not None or self.to_utf_8,
         )
         self._open.append(self._maker.scope(node, sequence.encoding, sequence.charsets, sequence.treatment))
 
@@ -283,10 +282,10 @@ class DataSetWriter:
         new = self._instead(scope, tag, vr, None)
         if new is not None:
             self._leave_out(new)
-        elif self._to_utf_8 and kind == tokens.BULK and text_vr(tag, vr, scope.creators):
+        elif self.to_utf_8 and kind == tokens.BULK and text_vr(tag, vr, scope.creators):
             self._long_text = (token, bytearray())
         else:
-            if self._to_utf_8 and vr == "UN" and dictionary.implicit_vr(tag) == "SQ":
+            if self.to_utf_8 and vr == "UN" and dictionary.implicit_vr(tag) == "SQ":
                 self.findings.conflict(conflict(tag, "came as UN, and is too long to look for text in it"))
             self.window.write(head)
 
@@ -323,7 +322,7 @@ class DataSetWriter:
             self._recognise(tag, value)
         if scope.treatment is not None and (new := treated(scope, scope.treatment, tag, vr, value)) is not None:
             return new
-        return self._transcoded(scope, tag, vr, value) if self._to_utf_8 and value is not None else None
+        return self._transcoded(scope, tag, vr, value) if self.to_utf_8 and value is not None else None
 
     def _named(self, scope: Scope, node: Node, tag: int, vr: str, value: bytes | None) -> bytes | None:
         """What is written in place of an element that edits may name, None where none does."""
@@ -361,7 +360,7 @@ class DataSetWriter:
         if scope.has_transcoded and charsets != scope.charsets:
             raise conflict(SPECIFIC_CHARACTER_SET, "stands behind text that is in it")
         scope.charsets = charsets
-        return element(SPECIFIC_CHARACTER_SET, "CS", UTF_8_VALUE, scope.encoding) if self._to_utf_8 else None
+        return element(SPECIFIC_CHARACTER_SET, "CS", UTF_8_VALUE, scope.encoding) if self.to_utf_8 else None
 
     def _transcoded(self, scope: Scope, tag: int, vr: str, value: bytes) -> bytes | None:
         known = text_vr(tag, vr, scope.creators)

@@ -69,6 +69,7 @@ FIELDS: Final = {
     0x00200013: "instance_number",
 }
 HIGHEST: Final = max(FIELDS)
+_ROWS: Final = tuple((tag, name, implicit_vr(tag)) for tag, name in FIELDS.items())
 # What every instance has.
 IDENTIFYING: Final = (0x00080018, 0x00100020, 0x0020000D, 0x0020000E)
 
@@ -76,10 +77,10 @@ IDENTIFYING: Final = (0x00080018, 0x00100020, 0x0020000D, 0x0020000E)
 def decode_tags(values: Mapping[int, bytes], charsets: Charsets, tokenizer: Tokenizer) -> DicomTags:
     """The attributes with these values, by tag. Notes which of them are a best guess."""
     texts = {}
-    for tag, name in FIELDS.items():
-        if tag in values:
-            vr = implicit_vr(tag)
-            texts[name], exact = text_of(values[tag], vr, charsets)
+    for tag, name, vr in _ROWS:
+        value = values.get(tag)
+        if value:
+            texts[name], exact = text_of(value, vr, charsets)
             if not exact:
                 tokenizer.note(ProblemCode.UNDECLARED_CHARSET, undecodable(vr), tag)
     return DicomTags(**texts)

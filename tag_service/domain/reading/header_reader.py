@@ -28,7 +28,8 @@ class HeaderReader:
         self._tokenizer = Tokenizer(limits)
         self._values: dict[int, bytes] = {}
         self._order = TagOrder()
-        self._in_order = True
+        # Whether no element seen stands twice, or behind one with a higher tag.
+        self.in_order = True
         self._depth = 0
 
     def passes_on(self, size: int) -> bool:
@@ -100,10 +101,10 @@ class HeaderReader:
         return tag > HIGHEST and self._is_enough(tag)
 
     def _is_enough(self, tag: int) -> bool:
-        self.done = tag in PIXEL_TAGS or (self._in_order and all(wanted in self._values for wanted in IDENTIFYING))
+        self.done = tag in PIXEL_TAGS or (self.in_order and all(wanted in self._values for wanted in IDENTIFYING))
         return self.done
 
     def _note_disorder(self, tag: int) -> None:
         if (code := self._order.check(tag)) is not None:
-            self._in_order = False
+            self.in_order = False
             self._tokenizer.note(code, MESSAGES[code], tag)
