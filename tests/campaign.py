@@ -1,9 +1,9 @@
 """python -m tests.campaign: kills the gateway at random moments of uploads, and holds the books to each other.
 
 For each kill, an upload of some files is begun, the gateway is killed (-9) at a random moment of it and started again,
-the reconciler finds out what is there, and what failed is sent again. Wrong is a file that was told to be stored and is
-not in Orthanc with the right digest, and one that is logged as stored and is not, or the other way round. Not among the
-tests: a hundred kills take some ten minutes.
+the reconciler finds out what is there, and what failed is sent again under the request ids that it had. Wrong is a file
+that was told to be stored and is not in Orthanc with the right digest, and one that is logged as stored and is not, or
+the other way round. Not among the tests: a hundred kills take some ten minutes.
 """
 
 import argparse
@@ -37,7 +37,7 @@ async def run(*, kills: int, files: int, seed_number: int) -> int:
             done = 0
             while done < kills:
                 study = study_of(files)
-                uploading, books = Uploading(client.upload), Books(stack)
+                uploading, books = Uploading(client.upload, request_ids=True), Books(stack)
                 waiting = list(study)
                 while waiting and done < kills:
                     waiting = await _interrupted(stack, uploading, waiting, chance)

@@ -167,9 +167,10 @@ class Books:
 
 @dataclass
 class Uploading:
-    """Sends files, a few at a time, and keeps what it was told."""
+    """Sends files, a few at a time, and keeps what it was told. With `request_ids` each file keeps one of its own."""
 
-    send: Callable[[bytes], Awaitable[httpx.Response]]
+    send: Callable[..., Awaitable[httpx.Response]]
+    request_ids: bool = False
     told: list[dict[str, Any]] = field(default_factory=list)
     failed: list[SampleFile] = field(default_factory=list)
 
@@ -181,7 +182,7 @@ class Uploading:
             async with places:
                 answer = None
                 with suppress(httpx.TransportError):
-                    answer = await self.send(file.content)
+                    answer = await self.send(file.content, request_id=file.sop_uid if self.request_ids else "")
                 if answer is not None and answer.status_code == 200:
                     self.told.append(answer.json())
                 else:

@@ -9,6 +9,7 @@ from grpc.aio import ServicerContext
 
 from pacs_gateway.api.fields import Fields
 from ris.pacs.v1.upload_service_pb2 import UploadMultipleResponse
+from service_runtime.errors import Reason
 from service_runtime.metadata import value_of
 from service_runtime.unpacking import FileBegin, FileEnd, FileEvent
 from service_runtime.uploads import UploadReader
@@ -75,4 +76,6 @@ def asked_by(first: Any) -> str:
 
 def are_final(answers: Iterable[UploadMultipleResponse]) -> bool:
     """Whether none of the answers is one that another try may change."""
-    return not any(answer.error.code in _PASSING for answer in answers)
+    return not any(
+        answer.error.code in _PASSING or answer.error.reason == Reason.OVERLOADED.value for answer in answers
+    )

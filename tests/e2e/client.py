@@ -46,9 +46,12 @@ class Client:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    async def upload(self, content: bytes, name: str = "x.dcm", **params: Any) -> httpx.Response:
+    async def upload(
+        self, content: bytes, name: str = "x.dcm", *, request_id: str = "", **params: Any
+    ) -> httpx.Response:
         """Uploads one file as `curl -F file=@x.dcm` does."""
-        return await self.send("POST", f"{API}/upload", params=params, files=form((name, content)))
+        headers = {"Idempotency-Key": request_id} if request_id else {}
+        return await self.send("POST", f"{API}/upload", params=params, files=form((name, content)), headers=headers)
 
     async def stored(self, file: SampleFile, **params: Any) -> Any:
         """The result of an upload that has to succeed."""

@@ -1,13 +1,14 @@
 """Uploads that carry a request id: replayed, refused, or another try."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from pacs_gateway.api.upload_service import UploadServicer
 from pacs_gateway.use_cases.upload_logs import UploadLogBook
-from service_runtime.errors import Reason
+from service_runtime.errors import Reason, ServiceError
 from tests.unit.pacs_gateway.fake_context import FakeContext, called_by, stream_of
 from tests.unit.pacs_gateway.fakes import RADIOLOGIST, World, orthanc_away, refused
 from tests.unit.pacs_gateway.hooks import Gate, raising
@@ -107,11 +108,17 @@ async def test_many_files_are_replayed_with_those_that_were_refused(world: World
     assert world.pacs.hooks.passed["store"] == 2
 
 
+def orthanc_overloaded() -> ServiceError:
+    """What the real one raises when too many files wait for Orthanc."""
+    return ServiceError(Reason.OVERLOADED, "Orthanc has much to do. Retry.", retry_after=5)
+
+
+@pytest.mark.parametrize("error", [orthanc_away, orthanc_overloaded])
 async def test_many_files_of_which_one_may_come_to_something_else_are_another_try(
-    world: World, servicer: UploadServicer
+    world: World, servicer: UploadServicer, error: Callable[[], ServiceError]
 ) -> None:
-    """Where a part was away for one of the files, the next try is one for all of them."""
-    world.pacs.hooks.at("store", raising(orthanc_away, times=1))
+    """Where a part was away for one of the files, or had too much to do, the next try is one for all of them."""
+    world.pacs.hooks.at("store", raising(error, times=1))
     assert [answer.status for answer in await many(servicer, slice_of(1), slice_of(2))] == ["failed", "stored"]
     assert [answer.status for answer in await many(servicer, slice_of(1), slice_of(2))] == ["stored", "already_stored"]
 
