@@ -16,10 +16,21 @@ from pathlib import Path
 
 from bench import report
 from bench.case import Failure, Finding, Group
-from bench.cases import early, fair, header, modify, uploads
+from bench.cases import early, fair, header, large, modify, reading, services, studies, uploads
 from bench.lab import Lab, lab
 
-GROUPS: Sequence[Group] = (*uploads.GROUPS, *modify.GROUPS, *fair.GROUPS, *early.GROUPS, *header.GROUPS)
+# The one that wants a stack of its own comes behind those that share one.
+GROUPS: Sequence[Group] = (
+    *uploads.GROUPS,
+    *large.GROUPS,
+    *reading.GROUPS,
+    *services.GROUPS,
+    *modify.GROUPS,
+    *fair.GROUPS,
+    *studies.GROUPS,
+    *early.GROUPS,
+    *header.GROUPS,
+)
 NAMES = tuple(case for group in GROUPS for case in group.cases)
 RESULTS = Path(__file__).parent / "results"
 

@@ -44,10 +44,12 @@ class Lab:
         """How many rounds a case is to run."""
         return self._rounds or usual
 
-    async def stack(self, settings: Settings | None = None) -> Stack:
-        """The stack with these settings on top: the one that runs, if it has the same, else a new one."""
+    async def stack(self, settings: Settings | None = None, *, new: bool = False) -> Stack:
+        """The stack with these settings on top: the one that runs, if it has the same; else, or if `new`, one that
+        holds nothing yet.
+        """
         settings = settings or {}
-        if self._stack is None or settings != self._settings:
+        if new or self._stack is None or settings != self._settings:
             await self.close()
             folder = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="ris-dicom-bench-")))
             stack = Stack(folder, settings=self._with_basics(settings))

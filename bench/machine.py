@@ -48,6 +48,12 @@ def forget_peak(pid: int) -> None:
             (_PROC / str(one) / "clear_refs").write_text("5")
 
 
+def listeners(port: int) -> int:
+    """How many sockets listen on the port: one a worker (proc(5), /proc/net/tcp; 0A is LISTEN)."""
+    lines = [line.split() for table in ("tcp", "tcp6") for line in (_PROC / "net" / table).read_text().splitlines()]
+    return sum(line[3] == "0A" and line[1].endswith(f":{port:04X}") for line in lines)
+
+
 @contextmanager
 def pinned(cores_of: Mapping[int, int]) -> Iterator[None]:
     """Keeps processes (pid), with their children and all their threads, on one core each (a number), for a while. Of a

@@ -9,7 +9,7 @@ from uuid import uuid4
 import grpc
 import httpx
 
-from bench.clients.grpc_client import Call, GrpcLoad
+from bench.clients.grpc_client import Call, GrpcLoad, Reply
 from bench.clients.http import Answer, HttpLoad, Request, basic
 from bench.clients.process import Load
 from bench.files import File, Sample, Whose
@@ -68,7 +68,9 @@ class Uploading:
             Call((file,), self._first(upload_service_pb2.UploadRequest, study)) for file in await self._files(study)
         ]
         answers, turn = await self._call("Upload", calls, connections=connections)
-        return await self._checked(turn, [upload_service_pb2.UploadResponse.FromString(one) for (one,) in answers])
+        return await self._checked(
+            turn, [upload_service_pb2.UploadResponse.FromString(one) for one in _messages(answers)]
+        )
 
     async def over_grpc_streams(self, study: Study, *, connections: int = 1) -> Turn:
         """Into the gateway, as many UploadMultiple as there are connections elsewhere, the files dealt out to them."""
@@ -80,7 +82,7 @@ class Uploading:
         ]
         answers, turn = await self._call("UploadMultiple", calls, connections=connections, answers_stream=True)
         kind = upload_service_pb2.UploadMultipleResponse
-        return await self._checked(turn, [kind.FromString(one) for some in answers for one in some])
+        return await self._checked(turn, [kind.FromString(one) for one in _messages(answers)])
 
     async def over_http(self, study: Study) -> Turn:
         """Through Envoy, a form for each file."""
@@ -130,7 +132,7 @@ class Uploading:
     def _first(self, kind: Any, study: Study) -> Any:
         return kind(patient_id=CT_PATIENT.id, patient_match="COERCE") if study.foreign else kind()
 
-    async def _call(self, method: str, calls: Sequence[Call], **how: Any) -> tuple[Sequence[Sequence[bytes]], Turn]:
+    async def _call(self, method: str, calls: Sequence[Call], **how: Any) -> tuple[Sequence[Reply], Turn]:
         target = self._stack.pacs_gateway_target
         load = GrpcLoad(target, f"{_SERVICE}/{method}", tuple(calls), self._stack.token(), CONNECTIONS, **how)
         turn, answers = await self._lab.timed(load)
@@ -171,3 +173,7 @@ def _json_of(answers: Sequence[Answer]) -> list[Any]:
     wrong = [one for one in answers if one.status != 200]
     assert not wrong, f"{len(wrong)} requests failed: {wrong[0].status} {wrong[0].body[:300]!r}"
     return [json.loads(one.body) for one in answers]
+
+
+def _messages(replies: Sequence[Reply]) -> list[bytes]:
+    return [message for reply in replies for message in reply.messages]

@@ -13,7 +13,8 @@ from bench.case import Failure, Finding, Group, Row, at_least, at_most
 from bench.clients.sync_grpc import channel_to, to_modify, token_of
 from bench.files import MIB, memory_folder, write_image
 from bench.lab import Lab
-from bench.references.echo import METHOD, echo
+from bench.references.echo import ECHO
+from bench.references.process import reference
 from bench.rounds import in_turns, median_seconds, seconds_of
 from deploy.local.stack import Stack
 from ris.tags.v1 import tag_service_pb2, tag_service_pb2_grpc
@@ -37,8 +38,8 @@ async def _measure(lab: Lab, _wanted: frozenset[str]) -> AsyncIterator[Finding]:
         shutil.copy(source, copy)
         megabytes = source.stat().st_size / 1e6
         peaks: dict[str, int] = {}
-        async with echo() as echo_address:
-            ways = _ways(stack, echo_address, source, edited)
+        async with reference("bench.references.echo") as echo:
+            ways = _ways(stack, echo.address, source, edited)
             # dcmodify edits in place.
             dcmodify = shutil.which("dcmodify")
             if dcmodify is not None:
@@ -71,7 +72,7 @@ def _ways(stack: Stack, echo_address: str, source: Path, edited: Path) -> dict[s
     def bare() -> None:
         with channel_to(echo_address) as channel:
             call = channel.stream_stream(
-                METHOD,
+                ECHO,
                 request_serializer=tag_service_pb2.ModifyTagsRequest.SerializeToString,
                 response_deserializer=tag_service_pb2.ModifyTagsResponse.FromString,
             )

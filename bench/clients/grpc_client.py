@@ -1,41 +1,54 @@
 """gRPC calls, the messages made before: the client only hands bytes to the library, and keeps what it gives back."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 import uvloop
-from google.api import httpbody_pb2
 
 from bench.files import File
 
 PIECE_BYTES = 256 * 1024
 _TIMEOUT_SECONDS = 300
+_READY_BYTES = 1024**3
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call: its files, and the message whose fields travel with the first piece of the first of them."""
+    """One call: its files, and the message whose fields travel with the first piece of the first of them, or alone."""
 
     files: tuple[File, ...]
     first: Any
 
-    def messages(self) -> list[bytes]:
+    def __len__(self) -> int:
+        return sum(map(len, self.files))
+
+    def messages(self) -> Iterator[bytes]:
         """The call's messages, as they go onto the wire. Where there is more than one file, each says where it ends."""
-        kind, made = type(self.first), []
-        message = self.first
+        message = type(self.first)()
+        message.CopyFrom(self.first)
+        if not self.files:
+            yield message.SerializeToString()
         for file in self.files:
-            pieces = list(file.pieces(PIECE_BYTES))
-            for number, piece in enumerate(pieces):
-                message = message or kind()
-                message.file.CopyFrom(httpbody_pb2.HttpBody(data=piece))
-                if len(self.files) > 1 and number == len(pieces) - 1:
+            left = len(file)
+            for piece in file.pieces(PIECE_BYTES):
+                left -= len(piece)
+                message.file.data = piece
+                if len(self.files) > 1 and not left:
                     message.end_of_file = True
-                made.append(message.SerializeToString())
-                message = None
-        return made
+                yield message.SerializeToString()
+                message = type(self.first)()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The messages that came back, and how many seconds after the call began the last one was there."""
+
+    messages: Sequence[bytes]
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +63,14 @@ class GrpcLoad:
     connections: int = 1
     answers_stream: bool = False
 
-    def prepare(self) -> Callable[[], Sequence[Sequence[bytes]]]:
-        """Makes the messages."""
-        calls = [call.messages() for call in self.calls]
+    def prepare(self) -> Callable[[], Sequence[Reply]]:
+        """Makes the messages, unless they would fill the memory."""
+        ready = sum(map(len, self.calls)) <= _READY_BYTES
+        calls = [list(call.messages()) if ready else _Later(call) for call in self.calls]
         return lambda: uvloop.run(self._send_all(calls))
 
-    async def _send_all(self, calls: Sequence[Sequence[bytes]]) -> Sequence[Sequence[bytes]]:
-        answers: list[Sequence[bytes]] = [()] * len(calls)
+    async def _send_all(self, calls: Sequence[Iterable[bytes]]) -> Sequence[Reply]:
+        replies = [Reply((), 0)] * len(calls)
         waiting = iter(range(len(calls)))
         metadata = (("authorization", f"Bearer {self.token}"),)
         channels = [grpc.aio.insecure_channel(self.target, options=_OPTIONS) for _ in range(self.connections)]
@@ -65,20 +79,30 @@ class GrpcLoad:
 
         async def work(method: Any) -> None:
             for number in waiting:
+                began = time.perf_counter()
                 call = method(_each(calls[number]), metadata=metadata, timeout=_TIMEOUT_SECONDS)
-                answers[number] = [one async for one in call] if self.answers_stream else [await call]
+                messages = [one async for one in call] if self.answers_stream else [await call]
+                replies[number] = Reply(messages, time.perf_counter() - began)
 
         try:
             await asyncio.gather(*(work(methods[number % len(methods)]) for number in range(self.at_once)))
         finally:
             for channel in channels:
                 await channel.close()
-        return answers
+        return replies
 
 
 _OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1))
 
 
-async def _each(messages: Sequence[bytes]) -> AsyncIterator[bytes]:
+@dataclass(frozen=True, slots=True)
+class _Later:
+    call: Call
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.call.messages()
+
+
+async def _each(messages: Iterable[bytes]) -> AsyncIterator[bytes]:
     for message in messages:
         yield message

@@ -1,32 +1,18 @@
-"""A bare echo over gRPC, in a process of its own: what carrying the messages of ModifyTags costs by itself."""
+"""Bare gRPC of the same messages: an echo of ModifyTags', and a sink that reads Upload's and does nothing with them."""
 
-import asyncio
-import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import uvloop
 
 from deploy.local.ports import HOST
+from ris.pacs.v1 import upload_service_pb2
 from ris.tags.v1 import tag_service_pb2
 
-METHOD = "/bench.Echo/Echo"
-
-
-@asynccontextmanager
-async def echo() -> AsyncIterator[str]:
-    """The echo; its address."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.references.echo", stdout=asyncio.subprocess.PIPE
-    )
-    assert process.stdout is not None
-    try:
-        yield f"{HOST}:{int(await process.stdout.readline())}"
-    finally:
-        process.terminate()
-        await process.wait()
+_SERVICE: Final = "bench.Bare"
+ECHO: Final = f"/{_SERVICE}/Echo"
+SINK: Final = f"/{_SERVICE}/Sink"
 
 
 async def _echo(requests: AsyncIterator[Any], _context: Any) -> AsyncIterator[Any]:
@@ -34,15 +20,26 @@ async def _echo(requests: AsyncIterator[Any], _context: Any) -> AsyncIterator[An
         yield tag_service_pb2.ModifyTagsResponse(file=request.file)
 
 
+async def _sink(requests: AsyncIterator[Any], _context: Any) -> Any:
+    async for _ in requests:
+        pass
+    return upload_service_pb2.UploadResponse(status="stored")
+
+
 async def _serve() -> None:
-    handler = grpc.stream_stream_rpc_method_handler(
+    echo = grpc.stream_stream_rpc_method_handler(
         _echo,
         request_deserializer=tag_service_pb2.ModifyTagsRequest.FromString,
         response_serializer=tag_service_pb2.ModifyTagsResponse.SerializeToString,
     )
-    _, service, method = METHOD.split("/")
+    sink = grpc.stream_unary_rpc_method_handler(
+        _sink,
+        request_deserializer=upload_service_pb2.UploadRequest.FromString,
+        response_serializer=upload_service_pb2.UploadResponse.SerializeToString,
+    )
+    handlers: dict[str, Any] = {"Echo": echo, "Sink": sink}
     server = grpc.aio.server()
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
     port = server.add_insecure_port(f"{HOST}:0")
     await server.start()
     print(port, flush=True)
