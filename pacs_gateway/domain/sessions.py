@@ -5,13 +5,13 @@ often it is sent, it counts once.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID, uuid5
 
-from pacs_gateway.domain.ledger import FileState, LedgerFile
+from pacs_gateway.domain.ledger import Content, FileState, LedgerFile
 from pacs_gateway.domain.upload import UploadOptions
 from service_runtime.errors import Reason, ServiceError, not_found
 
@@ -105,11 +105,22 @@ class Progress:
 
     session: UploadSession
     files: Sequence[SessionFile]
-    stored: Sequence[SessionFile] = field(init=False)
 
-    def __post_init__(self) -> None:
-        """Picks out what is stored."""
-        object.__setattr__(self, "stored", tuple(one for one in self.files if one.arrival is Arrival.STORED))
+    @property
+    def stored(self) -> Sequence[SessionFile]:
+        """The files that the PACS holds."""
+        return [one for one in self.files if one.arrival is Arrival.STORED]
+
+    @property
+    def contents(self) -> Mapping[str, tuple[str, Content]]:
+        """What the PACS holds, by the SHA-256 of what was sent: the instance's id in Orthanc, and its content."""
+        entries = {one.expected.sha256: one.entry for one in self.stored if one.entry is not None}
+        return {sha256: (entry.orthanc_id, entry.stored) for sha256, entry in entries.items()}
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether a file is on its way, or its fate not known."""
+        return any(one.arrival is Arrival.IN_PROGRESS for one in self.files)
 
     @property
     def number_missing(self) -> int:
@@ -203,6 +214,16 @@ def session_incomplete(missing: int) -> ServiceError:
         Reason.SESSION_INCOMPLETE,
         f"{missing} files are missing. Get the session to see which, and send them.",
         metadata={"missing": str(missing)},
+    )
+
+
+def session_changed() -> ServiceError:
+    """The error for a session whose files go on changing while it is completed."""
+    return ServiceError(
+        Reason.SESSION_INCOMPLETE,
+        "Files of the session changed while it was completed. Try again.",
+        metadata={"missing": "0"},
+        retry_after=1,
     )
 
 

@@ -267,26 +267,25 @@ class UploadSessions(Protocol):
     async def get(self, session_id: UUID) -> UploadSession | None:
         """The session with this id."""
 
-    async def hold(self, session_id: UUID, *, alone: bool) -> UploadSession | None:
-        """The session with this id, which nobody changes until the end of the transaction, nor, `alone`, holds."""
+    async def hold(self, session_id: UUID) -> UploadSession | None:
+        """The session with this id, which nobody else holds, or shares, until the end of the transaction."""
+
+    async def share(self, session_id: UUID, content: Content) -> tuple[UploadSession, bool] | None:
+        """The session with this id, once nobody holds it, and whether it expects a file of this SHA-256 and size: it
+        lists it, or fewer others than it is for are in it or on their way.
+        """
 
     async def files(self, session: UploadSession) -> Sequence[SessionFile]:
         """The files that the session lists, else those that have come and did not fail, by SHA-256."""
 
-    async def lists(self, session_id: UUID, content: Content) -> bool:
-        """Whether the session lists a file with this SHA-256 and size."""
-
-    async def number_of_others(self, session_id: UUID, content: Content) -> int:
-        """How many files with another content are in the session, or on their way."""
-
     async def complete(self, session: UploadSession) -> None:
-        """Keeps that a session is completed, and its receipt. It must be held alone."""
+        """Keeps that a session is completed, and its receipt. It must be held."""
 
     async def due(self, *, now: datetime, limit: int) -> Sequence[UUID]:
         """Open sessions whose time is over, so many at most."""
 
     async def expire(self, session: UploadSession) -> None:
-        """Keeps that a session is expired. It must be held alone."""
+        """Keeps that a session is expired. It must be held."""
 
     async def settled_by(self, session: UploadSession) -> Sequence[LedgerFile]:
         """The entries for what never came into expired sessions, of which all has come with this one that is complete:

@@ -24,6 +24,7 @@ from pacs_gateway.domain.sessions import (
     no_such_session,
     not_expected,
     receipt_claims,
+    session_changed,
     session_incomplete,
 )
 from pacs_gateway.domain.upload import UploadOptions
@@ -123,7 +124,7 @@ class Sessions:
             completed = await self._complete_unless_changed(progress)
             if completed is not None:
                 return completed
-        raise session_incomplete(progress.number_missing or 1)
+        raise session_changed()
 
     async def _complete_unless_changed(self, seen: Progress) -> Progress | None:
         """Signs and keeps the receipt, while the session takes no file. None where its files are others by now than
@@ -131,14 +132,14 @@ class Sessions:
         """
         signer = self._expect_signer()
         async with self._database.begin() as work:
-            session = await work.sessions.hold(seen.session.id, alone=True)
+            session = await work.sessions.hold(seen.session.id)
             if session is None:
                 raise no_such_session(seen.session.id)
             if session.state is SessionState.COMPLETED:
                 return Progress(session, seen.files)
             session.expect_open(self._clock())
             now = Progress(session, await work.sessions.files(session))
-            if now.stored != seen.stored:
+            if now.contents != seen.contents:
                 return None
             at = self._clock()
             # A receipt of thousands of files is megabytes of JSON.
@@ -202,18 +203,23 @@ async def expire_sessions(database: Database, clock: Clock, *, limit: int) -> in
     """Has sessions expire whose time is over, so many at most, and the logs say what never came; how many it was."""
     async with database.begin() as work:
         due = await work.sessions.due(now=clock(), limit=limit)
+    expired = 0
     for session_id in due:
         async with database.begin() as work:
-            session = await work.sessions.hold(session_id, alone=True)
+            session = await work.sessions.hold(session_id)
             if session is None or session.state is not SessionState.OPEN:
                 continue
             progress = Progress(session, await work.sessions.files(session))
+            if progress.is_moving:
+                # It takes no more already. What never came is said when that is known of all of it.
+                continue
             await work.sessions.expire(replace(session, state=SessionState.EXPIRED))
             for entry in broken_off(progress, at=clock()):
                 await work.ledger.write(Step(entry))
             await work.commit()
+        expired += 1
         log.info("session expired", session_id=str(session_id), missing=progress.number_missing)
-    return len(due)
+    return expired
 
 
 async def expect_in_session(database: Database, entry: LedgerFile, *, now: datetime) -> None:
@@ -224,15 +230,11 @@ async def expect_in_session(database: Database, entry: LedgerFile, *, now: datet
     """
     assert entry.session_id is not None  # noqa: S101 - asked for an entry of a session
     async with database.begin() as work:
-        session = await work.sessions.hold(entry.session_id, alone=False)
-        if session is None:
-            raise no_such_session(entry.session_id)
-        session.expect_open(now)
-        if session.lists_files:
-            is_expected = await work.sessions.lists(session.id, entry.source)
-        else:
-            others = await work.sessions.number_of_others(session.id, entry.source)
-            is_expected = others < session.number_of_files
+        found = await work.sessions.share(entry.session_id, entry.source)
+    if found is None:
+        raise no_such_session(entry.session_id)
+    session, is_expected = found
+    session.expect_open(now)
     if not is_expected:
         raise not_expected()
 

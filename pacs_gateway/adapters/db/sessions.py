@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, exists, select, text, update
+from sqlalchemy import Row, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from pacs_gateway.adapters.db.ledger import entry_of
@@ -46,9 +46,16 @@ WITH came AS ({_CAME})
 SELECT came.source_sha256 AS sha256, came.source_size_bytes AS size_bytes, came.filename AS name, came.*
   FROM came WHERE came.state <> 'failed' ORDER BY came.is_held DESC, came.source_sha256 LIMIT :limit
 """)  # noqa: S608
-_OTHERS: Final = text("""
-SELECT count(DISTINCT source_sha256) FROM dicom_upload_files
- WHERE session_id = :session AND source_sha256 NOT IN ('', :sha256) AND state <> 'failed'
+# Where it waits for who holds the session, it has the session as that left it.
+_SHARE: Final = text("""
+SELECT session.*, CASE WHEN session.lists_files THEN EXISTS (
+           SELECT 1 FROM upload_session_files expected
+            WHERE expected.session_id = session.id AND expected.sha256 = :sha256 AND expected.size_bytes = :size)
+       ELSE session.number_of_files > (
+           SELECT count(DISTINCT other.source_sha256) FROM dicom_upload_files other
+            WHERE other.session_id = session.id AND other.source_sha256 NOT IN ('', :sha256)
+              AND other.state <> 'failed') END AS is_expected
+  FROM upload_sessions session WHERE session.id = :session FOR SHARE OF session
 """)
 # Sessions that expired are found by a file that they list like this one, else by a study that both have files of.
 _SETTLED: Final = text("""
@@ -105,17 +112,23 @@ class PostgresSessions:
         row = (await self._session.execute(select(sessions).where(sessions.c.id == session_id))).one_or_none()
         return _session(row) if row is not None else None
 
-    async def hold(self, session_id: UUID, *, alone: bool) -> UploadSession | None:
-        """The session with this id, which nobody changes until the end of the transaction, nor, `alone`, holds.
+    async def hold(self, session_id: UUID) -> UploadSession | None:
+        """The session with this id, which nobody else holds, or shares, until the end of the transaction.
 
-        The ledger's entries refer to it meanwhile, for which a weaker lock than that of a deletion is enough.
+        The ledger may be written meanwhile, whose entries refer to it: that takes a weaker lock yet.
         """
-        if alone:
-            await self._session.share_registry()
-        found = select(sessions).where(sessions.c.id == session_id)
-        found = found.with_for_update(key_share=True) if alone else found.with_for_update(read=True)
-        row = (await self._session.execute(found)).one_or_none()
+        await self._session.share_registry()
+        held = select(sessions).where(sessions.c.id == session_id).with_for_update(key_share=True)
+        row = (await self._session.execute(held)).one_or_none()
         return _session(row) if row is not None else None
+
+    async def share(self, session_id: UUID, content: Content) -> tuple[UploadSession, bool] | None:
+        """The session with this id, once nobody holds it, and whether it expects a file of this SHA-256 and size: it
+        lists it, or fewer others than it is for are in it or on their way.
+        """
+        values = {"session": session_id, "sha256": content.sha256, "size": content.size_bytes}
+        row = (await self._session.execute(_SHARE, values)).one_or_none()
+        return (_session(row), bool(row.is_expected)) if row is not None else None
 
     async def files(self, session: UploadSession) -> Sequence[SessionFile]:
         """The files that the session lists, else those that have come and did not fail, by SHA-256."""
@@ -126,22 +139,8 @@ class PostgresSessions:
             rows = (await self._session.execute(_UNLISTED, {"session": session.id, "limit": limit})).all()
         return sorted(map(_file, rows), key=lambda file: file.expected.sha256)
 
-    async def lists(self, session_id: UUID, content: Content) -> bool:
-        """Whether the session lists a file with this SHA-256 and size."""
-        listed = exists().where(
-            expected.c.session_id == session_id,
-            expected.c.sha256 == content.sha256,
-            expected.c.size_bytes == content.size_bytes,
-        )
-        return bool((await self._session.execute(select(listed))).scalar_one())
-
-    async def number_of_others(self, session_id: UUID, content: Content) -> int:
-        """How many files with another content are in the session, or on their way."""
-        values = {"session": session_id, "sha256": content.sha256}
-        return int((await self._session.execute(_OTHERS, values)).scalar_one())
-
     async def complete(self, session: UploadSession) -> None:
-        """Keeps that a session is completed, and its receipt. It must be held alone."""
+        """Keeps that a session is completed, and its receipt. It must be held."""
         done = {"state": session.state.value, "completed_at": session.completed_at, "receipt": session.receipt}
         await self._session.execute(update(sessions).where(sessions.c.id == session.id).values(done))
 
@@ -152,7 +151,7 @@ class PostgresSessions:
         return (await self._session.execute(found)).scalars().all()
 
     async def expire(self, session: UploadSession) -> None:
-        """Keeps that a session is expired. It must be held alone."""
+        """Keeps that a session is expired. It must be held."""
         changed = update(sessions).where(sessions.c.id == session.id).values(state=session.state.value)
         await self._session.execute(changed)
 

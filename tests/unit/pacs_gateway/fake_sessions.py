@@ -47,10 +47,23 @@ class FakeSessions:
         """The session with this id."""
         return (await self._work.rows("sessions")).get(session_id)
 
-    async def hold(self, session_id: UUID, *, alone: bool) -> UploadSession | None:
+    async def hold(self, session_id: UUID) -> UploadSession | None:
         """The session with this id, held."""
-        await self._work.hold(f"session {session_id}", alone=alone)
+        await self._work.hold(f"session {session_id}")
         return await self.get(session_id)
+
+    async def share(self, session_id: UUID, content: Content) -> tuple[UploadSession, bool] | None:
+        """The session with this id, shared, and whether it expects the file."""
+        await self._work.hold(f"session {session_id}", alone=False)
+        session = await self.get(session_id)
+        if session is None:
+            return None
+        if session.lists_files:
+            listed = self._database.expected[session_id]
+            return session, any((one.sha256, one.size_bytes) == (content.sha256, content.size_bytes) for one in listed)
+        entries = await self._entries(session_id)
+        others = {one.source.sha256 for one in entries if one.state is not FileState.FAILED}
+        return session, len(others - {content.sha256}) < session.number_of_files
 
     async def files(self, session: UploadSession) -> Sequence[SessionFile]:
         """The files that are listed, else those that have come."""
@@ -62,20 +75,9 @@ class FakeSessions:
             expected = [ExpectedFile(sha, one.source.size_bytes, one.filename) for sha, one in came.items()]
         return sorted((self._file(one, entries) for one in expected), key=lambda file: file.expected.sha256)
 
-    async def lists(self, session_id: UUID, content: Content) -> bool:
-        """Whether the session lists the file."""
-        listed = self._database.expected[session_id]
-        return any((one.sha256, one.size_bytes) == (content.sha256, content.size_bytes) for one in listed)
-
-    async def number_of_others(self, session_id: UUID, content: Content) -> int:
-        """How many other files are in the session."""
-        entries = await self._entries(session_id)
-        others = {one.source.sha256 for one in entries if one.state is not FileState.FAILED}
-        return len(others - {content.sha256})
-
     async def complete(self, session: UploadSession) -> None:
         """Keeps that it is completed."""
-        assert f"session {session.id}" in self._work.held.keys() - self._work.shared, "the session must be held alone"
+        assert f"session {session.id}" in self._work.held.keys() - self._work.shared, "the session must be held"
         self._work.changes.sessions[session.id] = session
 
     async def due(self, *, now: datetime, limit: int) -> Sequence[UUID]:
