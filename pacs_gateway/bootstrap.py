@@ -54,6 +54,7 @@ async def gateway(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
             username=settings.orthanc_username,
             password=settings.orthanc_password.get_secret_value(),
             connections=settings.max_orthanc_connections,
+            studies_in_memory=settings.max_studies_listed,
         )
         resources.push_async_callback(pacs.close)
         tag_service = TagClient(settings.tag_service_target)

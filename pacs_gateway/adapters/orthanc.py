@@ -21,9 +21,19 @@ from httpx_aiohttp import AiohttpTransport
 from pacs_gateway.adapters import orthanc_answers as answers
 from pacs_gateway.adapters.orthanc_answers import checked_id, nonsense, parse
 from pacs_gateway.adapters.orthanc_body import ReplayableBody, putting_off
+from pacs_gateway.adapters.orthanc_directory import StudyDirectory
 from pacs_gateway.adapters.orthanc_places import Places
-from pacs_gateway.adapters.orthanc_query import STUDY_COUNTS, is_literal, matches, query_of
-from pacs_gateway.domain.study import Counts, Fingerprint, PacsSeries, PacsStudy, StoredInstance, StudyFilter
+from pacs_gateway.adapters.orthanc_query import STUDY_COUNTS, is_broad, is_literal, matches, query_of
+from pacs_gateway.domain.study import (
+    Counts,
+    Fingerprint,
+    PacsSeries,
+    PacsStudy,
+    StoredInstance,
+    StudyFilter,
+    StudyOrder,
+    in_order,
+)
 from pacs_gateway.use_cases.ports import fate_unknown
 from service_runtime.errors import Reason, ServiceError
 
@@ -74,15 +84,17 @@ class Orthanc:
         connections: int,
         deadlines: Deadlines | None = None,
         answer_bytes: int = _ANSWER_BYTES,
+        studies_in_memory: int = 0,
     ) -> None:
         """`url` is http(s)://host:port with an optional path. Connects at the first call.
 
         At most `connections` are open at once: three quarters of them for stores, as many for all else. Of stores,
         four times as many may wait, before their first byte goes out; further ones are OVERLOADED. An answer of more
-        than `answer_bytes` is an ORTHANC_ERROR.
+        than `answer_bytes` is an ORTHANC_ERROR. An Orthanc with at most `studies_in_memory` has them listed from there.
         """
         self._deadlines = deadlines or Deadlines()
         self._answer_bytes = answer_bytes
+        self._directory = StudyDirectory(self._asked, most=studies_in_memory)
         places = max(1, connections - max(1, int(connections * _RESERVED)))
         self._stores = Places(places, waiting=_WAITING_STORES * places, seconds=_WAIT_SECONDS)
         self._reads = Places(places, waiting=_WAITING_READS * places)
@@ -203,13 +215,24 @@ class Orthanc:
         """Deletes a study; no error where there is none."""
         await self._delete(f"/studies/{checked_id(orthanc_study_id)}")
 
-    async def find_studies(self, wanted: StudyFilter, *, limit: int) -> Sequence[PacsStudy]:
-        """The studies that match exactly. Raises INVALID_FIELD for a value that Orthanc would take for a pattern.
+    async def find_studies(
+        self, wanted: StudyFilter, *, limit: int, order: Sequence[StudyOrder] = ()
+    ) -> Sequence[PacsStudy]:
+        """The studies that match exactly, in that order, at most `limit`. Raises INVALID_FIELD for a value that Orthanc
+        would take for a pattern.
 
         Orthanc compares without regard to case, so its answer is filtered again here; where that leaves too few, it is
         asked for more.
         """
         query = query_of(wanted)
+        if is_broad(wanted):
+            try:
+                async with asyncio.timeout(self._deadlines.query):
+                    known = await self._directory.find(wanted, order)
+            except TimeoutError as error:
+                raise _away() from error
+            if known is not None:
+                return known[:limit]
         asked = limit
         while True:
             studies = await self._studies(query, limit=asked, counted=wanted.modality is not None)
@@ -218,8 +241,27 @@ class Orthanc:
                 counted = await self._counted(found)
                 found = [study for study, counts in counted if wanted.modality in counts.modalities]
             if len(found) >= limit or len(studies) < asked:
-                return [study.as_pacs_study() for study in found[:limit]]
+                return in_order([study.as_pacs_study() for study in found[:limit]], order)
             asked *= 4
+
+    async def contents(self, orthanc_study_ids: Collection[str]) -> Mapping[str, tuple[PacsStudy, Counts]]:
+        """The studies as they are now, by their Orthanc ids, and what they hold; those that are gone are left out."""
+        if not orthanc_study_ids:
+            return {}
+        body = {"Resources": [checked_id(one) for one in orthanc_study_ids], "Metadata": False}
+        # One after the other: Orthanc's own database answers one at a time.
+        studies = await self._post("/tools/bulk-content", {**body, "Level": "Study"})
+        series = await self._post("/tools/bulk-content", {**body, "Level": "Series"})
+        by_study: dict[str, list[answers.Series]] = {}
+        for one in await parse(answers.SERIES, series):
+            by_study.setdefault(one.study, []).append(one)
+        found = {study.id: study for study in await parse(answers.STUDIES, studies) if study.id in by_study}
+        contents = {
+            key: (study.as_pacs_study(), answers.counts_of(study, by_study[key])) for key, study in found.items()
+        }
+        for study, _ in contents.values():
+            self._directory.compare(study)
+        return contents
 
     async def counts(self, study_uids: Collection[str]) -> Mapping[str, Counts]:
         """What the studies hold, by StudyInstanceUID, from one query (two of Orthanc before 1.11) for all of them.
@@ -282,14 +324,15 @@ class Orthanc:
         """The studies that Orthanc finds; 0 is no limit. `counted`: with what they hold, where Orthanc computes it."""
         body = {"Level": "Study", "Query": query, "Expand": True, "Limit": limit}
         tags = {"RequestedTags": STUDY_COUNTS} if counted else {}
-        return await parse(answers.STUDIES, await self._post({**body, **tags}))
+        return await parse(answers.STUDIES, await self._post("/tools/find", {**body, **tags}))
 
     async def _counted(self, studies: Sequence[answers.Study]) -> Sequence[tuple[answers.Study, Counts]]:
         """The studies with what they hold: as Orthanc computed it, else from one query for all their series."""
         by_study: dict[str, list[answers.Series]] = {}
         uids = {study.tags.study_instance_uid for study in studies if study.computed is None}
         if query := "\\".join(filter(is_literal, sorted(uids))):
-            content = await self._post({"Level": "Series", "Query": {"StudyInstanceUID": query}, "Expand": True})
+            wanted = {"Level": "Series", "Query": {"StudyInstanceUID": query}, "Expand": True}
+            content = await self._post("/tools/find", wanted)
             for one in await parse(answers.SERIES, content):
                 by_study.setdefault(one.study, []).append(one)
         return [(study, answers.counts_of(study, by_study.get(study.id, ()))) for study in studies]
@@ -325,8 +368,11 @@ class Orthanc:
         status, content = await self._exchange("GET", path, seconds=self._deadlines.query)
         return None if status == 404 else _ok(status, content)
 
-    async def _post(self, query: Mapping[str, object]) -> bytearray:
-        return _ok(*await self._exchange("POST", "/tools/find", seconds=self._deadlines.query, json=query))
+    async def _post(self, path: str, body: Mapping[str, object]) -> bytearray:
+        return await self._asked("POST", path, body)
+
+    async def _asked(self, method: str, path: str, body: Mapping[str, object] | None) -> bytearray:
+        return _ok(*await self._exchange(method, path, seconds=self._deadlines.query, json=body))
 
     async def _delete(self, path: str) -> None:
         status, content = await self._exchange("DELETE", path, seconds=self._deadlines.delete)

@@ -112,6 +112,28 @@ class Attachment(BaseModel):
     md5: str = Field(alias="UncompressedMD5", pattern="^([0-9a-f]{32})?$")
 
 
+class Statistics(BaseModel):
+    """How much Orthanc holds."""
+
+    studies: int = Field(alias="CountStudies", ge=0)
+
+
+class Change(BaseModel):
+    """An entry of Orthanc's log of changes, which is kept as long as what it is about."""
+
+    number: int = Field(alias="Seq", ge=0)
+    level: str = Field(alias="ResourceType")
+    id: str = Field(alias="ID")
+
+
+class Changes(BaseModel):
+    """A part of the log: whether it is the last one, and the number of the last entry that was looked at."""
+
+    changes: list[Change] = Field(alias="Changes")
+    done: bool = Field(alias="Done")
+    last: int = Field(alias="Last", ge=0)
+
+
 class System(BaseModel):
     """What Orthanc says of itself."""
 
@@ -132,6 +154,9 @@ STUDY: Final = TypeAdapter(Study)
 STUDIES: Final = TypeAdapter(list[Study])
 SERIES: Final = TypeAdapter(list[Series])
 INSTANCES: Final = TypeAdapter(list[Instance])
+IDS: Final = TypeAdapter(list[_OrthancId])
+STATISTICS: Final = TypeAdapter(Statistics)
+CHANGES: Final = TypeAdapter(Changes)
 _PROBLEM: Final = TypeAdapter(Problem)
 
 

@@ -27,6 +27,14 @@ def query_of(wanted: StudyFilter) -> dict[str, str]:
     return query
 
 
+def is_broad(wanted: StudyFilter) -> bool:
+    """Whether the query names no identifier, which Orthanc is quick to find, nor what it computes."""
+    return all(
+        value is None
+        for value in (wanted.study_instance_uid, wanted.patient_id, wanted.accession_number, wanted.modality)
+    )
+
+
 def literal(value: str, keyword: str) -> str:
     """The value, which must mean itself to Orthanc: an empty one, or one with a wildcard (PS3.4 C.2.2.2), would match
     other studies, or all. Raises INVALID_FIELD.

@@ -1,6 +1,6 @@
 """Studies as the PACS holds them, and as the gateway shows them with what the RIS knows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
@@ -85,6 +85,14 @@ class StudyOrder:
         """The value that the study is sorted by; names without regard to case."""
         value: str = getattr(study, self.attribute)
         return value.casefold() if self.attribute == "patient_name" else value
+
+
+def in_order(studies: Iterable[PacsStudy], order: Sequence[StudyOrder]) -> Sequence[PacsStudy]:
+    """The studies, sorted by the last key first, for sorting is stable; the UIDs make the order complete."""
+    found = sorted(studies, key=lambda study: (study.study_instance_uid, study.orthanc_study_id))
+    for by in reversed(order):
+        found.sort(key=by.key, reverse=by.descending)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,16 @@ from pacs_gateway.domain.registry import (
     UserEntry,
 )
 from pacs_gateway.domain.sessions import ExpectedFile, SessionFile, UploadSession
-from pacs_gateway.domain.study import Counts, Fingerprint, PacsSeries, PacsStudy, StoredInstance, StudyFilter, StudyLink
+from pacs_gateway.domain.study import (
+    Counts,
+    Fingerprint,
+    PacsSeries,
+    PacsStudy,
+    StoredInstance,
+    StudyFilter,
+    StudyLink,
+    StudyOrder,
+)
 from pacs_gateway.domain.tags import DicomTags, Edits, HeaderEdit
 from pacs_gateway.domain.upload import KnownRequest
 from pacs_gateway.domain.upload_log import Deletion, Difference, UploadLog, UploadLogEntry, UploadLogFilter
@@ -86,8 +95,15 @@ class Pacs(Protocol):
     async def delete_instance(self, orthanc_id: str) -> None:
         """Deletes an instance; no error where there is none."""
 
-    async def find_studies(self, wanted: StudyFilter, *, limit: int) -> Sequence[PacsStudy]:
-        """The studies that match, at most `limit`, in no order: who must know that these are all asks for one more."""
+    async def find_studies(
+        self, wanted: StudyFilter, *, limit: int, order: Sequence[StudyOrder] = ()
+    ) -> Sequence[PacsStudy]:
+        """The studies that match, in order, at most `limit`. Who must know that these are all asks for one more."""
+
+    async def contents(self, orthanc_study_ids: Collection[str]) -> Mapping[str, tuple[PacsStudy, Counts]]:
+        """The studies as they are now, by their Orthanc ids, and what they hold; those that are gone are left out. Two
+        calls, however many they are.
+        """
 
     async def counts(self, study_uids: Collection[str]) -> Mapping[str, Counts]:
         """What the studies hold, by StudyInstanceUID, in one call however many they are."""

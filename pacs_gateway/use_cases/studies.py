@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from pacs_gateway.domain.identifiers import is_uid
 from pacs_gateway.domain.paging import Page, PageRequest
 from pacs_gateway.domain.study import Counts, PacsSeries, PacsStudy, Study, StudyFilter, StudyOrder
 from pacs_gateway.use_cases.ports import Database, Pacs
@@ -14,7 +13,6 @@ from service_runtime.errors import InvalidFieldError, Reason, ServiceError, Viol
 NEWEST_FIRST = (StudyOrder("study_date", descending=True), StudyOrder("study_time", descending=True))
 # An identifier that answers to more than one study is no identifier.
 _SAME_IDENTIFIER = 2
-_NO_COUNTS = Counts((), 0, 0)
 # In how many of a study's series a picture is looked for before it counts as one that cannot be shown.
 _SERIES_TRIED = 20
 
@@ -42,19 +40,17 @@ class Studies:
         """A page of the studies that match, in that order. Orthanc is asked a fixed number of times, however many
         studies there are. Raises TOO_MANY_STUDIES.
         """
-        found = _sorted(await self._all(wanted), order)
-        start = _start(found, request.after)
-        shown = found[start : start + request.limit]
-        counts = await self._pacs.counts([study.study_instance_uid for study in shown])
-        # A study that was deleted between the two questions is left out; one whose UID is none, and so cannot be asked
-        # about, is shown without counts.
-        items = await self._with_ris(
-            [
-                (study, counts.get(uid, _NO_COUNTS))
-                for study in shown
-                if (uid := study.study_instance_uid) in counts or not is_uid(uid)
-            ]
-        )
+        for _ in range(2):
+            found = await self._all(wanted, order)
+            start = _start(found, request.after)
+            shown = found[start : start + request.limit]
+            contents = await self._pacs.contents([study.orthanc_study_id for study in shown])
+            # A study that was deleted between the two questions is left out.
+            now = [contents[study.orthanc_study_id] for study in shown if study.orthanc_study_id in contents]
+            # One that is another than it was a moment ago may belong elsewhere by now: once more, then.
+            if {study for study, _ in now} <= set(shown):
+                break
+        items = await self._with_ris(now)
         end = start + len(shown)
         more = end < len(found)
         return Page(items, len(found), (str(end), found[end - 1].study_instance_uid) if more else ())
@@ -88,9 +84,9 @@ class Studies:
                 return Picture(png, f'"{hashlib.sha256(png).hexdigest()}"')
         raise ServiceError(Reason.THUMBNAIL_NOT_AVAILABLE, "The study holds nothing that can be shown as a picture.")
 
-    async def _all(self, wanted: StudyFilter) -> Sequence[PacsStudy]:
+    async def _all(self, wanted: StudyFilter, order: Sequence[StudyOrder]) -> Sequence[PacsStudy]:
         """Every study that matches: a list that is cut short must not pass for a whole one."""
-        found = await self._pacs.find_studies(wanted, limit=self._max_listed + 1)
+        found = await self._pacs.find_studies(wanted, limit=self._max_listed + 1, order=order)
         if len(found) > self._max_listed:
             raise ServiceError(
                 Reason.TOO_MANY_STUDIES,
@@ -156,14 +152,6 @@ def _counts(series: Sequence[PacsSeries]) -> Counts:
         number_of_series=len(series),
         number_of_instances=sum(one.number_of_instances for one in series),
     )
-
-
-def _sorted(studies: Sequence[PacsStudy], order: Sequence[StudyOrder]) -> list[PacsStudy]:
-    """The studies, sorted by the last key first, for sorting is stable; the UIDs make the order complete."""
-    found = sorted(studies, key=lambda study: (study.study_instance_uid, study.orthanc_study_id))
-    for by in reversed(order):
-        found.sort(key=by.key, reverse=by.descending)
-    return found
 
 
 def _start(found: Sequence[PacsStudy], after: tuple[str, ...]) -> int:

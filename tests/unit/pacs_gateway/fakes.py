@@ -18,7 +18,16 @@ import pytest
 from pacs_gateway.domain.ledger import LedgerFile
 from pacs_gateway.domain.media import DirectoryRecord
 from pacs_gateway.domain.registry import Order, Patient, Role, User
-from pacs_gateway.domain.study import Counts, Fingerprint, PacsSeries, PacsStudy, StoredInstance, StudyFilter
+from pacs_gateway.domain.study import (
+    Counts,
+    Fingerprint,
+    PacsSeries,
+    PacsStudy,
+    StoredInstance,
+    StudyFilter,
+    StudyOrder,
+    in_order,
+)
 from pacs_gateway.domain.tags import DicomTags, Edits, HeaderEdit
 from pacs_gateway.domain.upload import StoredFile, UnknownPatients, UploadOptions
 from pacs_gateway.domain.upload_log import UploadLog
@@ -273,11 +282,22 @@ class FakePacs:
         await self.hooks.reach("delete_instance")
         self.held.pop(orthanc_id, None)
 
-    async def find_studies(self, wanted: StudyFilter, *, limit: int) -> Sequence[PacsStudy]:
-        """The studies that match; their order is no order."""
+    async def find_studies(
+        self, wanted: StudyFilter, *, limit: int, order: Sequence[StudyOrder] = ()
+    ) -> Sequence[PacsStudy]:
+        """The studies that match."""
         await self.hooks.reach("find_studies")
         found = {held.study_id: _study(held) for held in self.held.values() if _matches(held.tags, wanted)}
-        return sorted(found.values(), key=lambda study: study.orthanc_study_id)[:limit]
+        return in_order(found.values(), order)[:limit]
+
+    async def contents(self, orthanc_study_ids: Collection[str]) -> Mapping[str, tuple[PacsStudy, Counts]]:
+        """The studies and what they hold."""
+        await self.hooks.reach("contents")
+        return {
+            key: (_study(held[0]), _counts(held))
+            for key in orthanc_study_ids
+            if (held := [one for one in self.held.values() if one.study_id == key])
+        }
 
     async def counts(self, study_uids: Collection[str]) -> Mapping[str, Counts]:
         """What the studies hold."""

@@ -17,7 +17,7 @@ from pacs_gateway.adapters import orthanc_answers
 from pacs_gateway.adapters.orthanc import Deadlines, Orthanc
 from pacs_gateway.domain.study import Fingerprint, StudyFilter
 from service_runtime.errors import Reason, ServiceError
-from tests.unit.pacs_gateway.http_server import Request, answer_json, answer_with, head, serving
+from tests.unit.pacs_gateway.http_server import Answer, Request, answer_json, answer_with, head, serving
 
 _ID = "01234567-89abcdef-01234567-89abcdef-01234567"
 _BRISK = Deadlines(check=0.5, query=0.5, store=0.5, delete=0.5)
@@ -36,6 +36,7 @@ _CALLS: dict[str, Callable[[Orthanc], Awaitable[Any]]] = {
     "fingerprint": lambda pacs: pacs.fingerprint(_ID),
     "find_studies": lambda pacs: pacs.find_studies(StudyFilter(), limit=10),
     "counts": lambda pacs: pacs.counts(["1.2"]),
+    "contents": lambda pacs: pacs.contents([_ID]),
     "series": lambda pacs: pacs.series(_ID),
     "instances": lambda pacs: pacs.instances(_ID),
     "delete_study": lambda pacs: pacs.delete_study(_ID),
@@ -225,6 +226,58 @@ async def test_an_endless_answer_is_cut_off() -> None:
             tracemalloc.stop()
     assert error.reason is Reason.ORTHANC_ERROR
     assert peak < 16 * _MIB
+
+
+@pytest.mark.parametrize("place", ["/statistics", "/changes?last", "/studies", "/tools/bulk-content"])
+@pytest.mark.parametrize(
+    ("failing", "reason"),
+    [(answer_with(500), Reason.ORTHANC_ERROR), (answer_json([1]), Reason.ORTHANC_ERROR)],
+    ids=["500", "nonsense"],
+)
+async def test_a_list_from_memory_is_an_error_where_any_part_of_it_fails(
+    place: str, failing: Answer, reason: Reason
+) -> None:
+    """Whichever question Orthanc fails at, the list is an error, and the next one asks again."""
+    answers = {
+        "/statistics": answer_json({"CountStudies": 1}),
+        "/changes?last": answer_json(
+            {"Changes": [{"Seq": 7, "ResourceType": "Study", "ID": _ID}], "Done": True, "Last": 7}
+        ),
+        "/studies": answer_json([_ID]),
+        "/tools/bulk-content": answer_json([{"ID": _ID, "MainDicomTags": {}, "PatientMainDicomTags": {}}]),
+    }
+    broken = True
+
+    async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
+        await (failing if broken and request.path == place else answers[request.path])(request, writer)
+
+    async with serving(answer) as server, _pacs(server.url, studies_in_memory=10) as pacs:
+        for _ in range(2):
+            with pytest.raises(ServiceError) as error:
+                await pacs.find_studies(StudyFilter(), limit=10)
+            assert error.value.reason is reason
+        broken = False
+        assert [study.orthanc_study_id for study in await pacs.find_studies(StudyFilter(), limit=10)] == [_ID]
+
+
+async def test_a_list_from_memory_ends_at_its_deadline_and_gives_way_to_the_next() -> None:
+    """Who waits for the turn of another waits no longer than a query may take, and leaves nothing locked."""
+    silent = True
+
+    async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
+        if silent:
+            await asyncio.sleep(30)
+        await answer_json({"CountStudies": 99} if request.path == "/statistics" else [])(request, writer)
+
+    async with serving(answer) as server, _pacs(server.url, studies_in_memory=10, deadlines=_BRISK) as pacs:
+        began = time.monotonic()
+        lists = [pacs.find_studies(StudyFilter(), limit=10) for _ in range(5)]
+        errors = await asyncio.gather(*lists, return_exceptions=True)
+        assert {error.reason for error in errors if isinstance(error, ServiceError)} == {Reason.ORTHANC_UNAVAILABLE}
+        assert len(errors) == 5
+        assert time.monotonic() - began < 1.4
+        silent = False
+        assert await pacs.find_studies(StudyFilter(), limit=10) == []
 
 
 async def test_a_large_answer_does_not_hold_up_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,7 +130,7 @@ async def test_a_study_that_vanishes_between_the_two_questions_is_left_out(world
     async def lose() -> None:
         remove(world, "1.2.1")
 
-    world.pacs.hooks.at("counts", lose)
+    world.pacs.hooks.at("contents", lose)
     page = await world.studies.page(ALL, PageRequest(2), order=BY_NAME)
     assert uids(page.items) == ["1.2.0"]
     rest = await world.studies.page(ALL, PageRequest(10, page.last), order=BY_NAME)
@@ -179,7 +179,7 @@ async def test_the_pacs_is_asked_twice_however_long_the_page_is(world: World) ->
     page = await world.studies.page(ALL, PageRequest(1000))
     assert len(page.items) == 1000
     assert page.last
-    assert world.pacs.hooks.passed == {"find_studies": 1, "counts": 1}
+    assert world.pacs.hooks.passed == {"find_studies": 1, "contents": 1}
     assert world.database.hooks.passed["begin"] == 1
     assert world.database.hooks.passed["statement"] < 10
 
@@ -195,7 +195,7 @@ async def test_too_many_studies_are_an_error(world: World) -> None:
         await studies.page(ALL, PageRequest(1))
 
 
-@pytest.mark.parametrize("place", ["find_studies", "counts"])
+@pytest.mark.parametrize("place", ["find_studies", "contents"])
 async def test_a_list_that_cannot_be_fetched_is_an_error(world: World, place: str) -> None:
     """Orthanc away is never an empty list."""
     put(world, "1.2")
