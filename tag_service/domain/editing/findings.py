@@ -12,7 +12,9 @@ class Findings:
 
     def __init__(self) -> None:
         self.is_header = True
-        self._violations: list[Violation] = []
+        self._violations: dict[Violation, None] = {}
+        # The items that all were found wrong in, and how: a file may give the same cause any number of times.
+        self._told: set[tuple[object, ...]] = set()
         self._conflict: ServiceError | None = None
 
     def violate(self, edit: Edit, problem: str) -> None:
@@ -20,11 +22,14 @@ class Findings:
         violation = Violation(edit.field, problem)
         if not self.is_header:
             raise InvalidFieldError(violation)
-        if violation not in self._violations:
-            self._violations.append(violation)
+        self._violations[violation] = None
 
     def violate_all(self, items: dict[int, Node], problem: str) -> None:
         """The same for every edit that sets a value in these items."""
+        told = (problem, *items.values())
+        if told in self._told:
+            return
+        self._told.add(told)
         for item in items.values():
             for edit in item.edits_below():
                 if edit.value is not None:

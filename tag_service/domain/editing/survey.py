@@ -138,6 +138,7 @@ class Survey:
         # How often each sequence stands that edits lead into.
         self.sequences: Counter[tuple[Node, Attribute]] = Counter()
         self.recorded: list[tuple[int, list[Event]]] = []
+        self.recorded_tags: set[int] = set()
         self._wanted = recorded
         self._see = see
         self._root = root
@@ -169,11 +170,6 @@ class Survey:
         blocks = {tag & 0xFFFF0000 | tag >> 8 & 0xFF for tag, _ in self.recorded if tag & 0xFFFF >= BLOCKS.stop}
         kept = [one for one in self.recorded if not dictionary.is_private_creator(one[0]) or one[0] in blocks]
         return [events for _, events in sorted(kept, key=lambda one: one[0])]
-
-    @property
-    def recorded_tags(self) -> frozenset[int]:
-        """The tags of what is recorded."""
-        return frozenset(tag for tag, _ in self.recorded)
 
     def facts_of(self, node: Node) -> Facts:
         """What is known of a scope by now."""
@@ -258,6 +254,7 @@ class Survey:
                 self._recording = [token]
                 self._recording_depth = 1
                 self.recorded.append((tag, self._recording))
+                self.recorded_tags.add(tag)
 
     def _record(self, token: Event) -> None:
         """Keeps what belongs to the attribute that is being recorded."""
@@ -297,3 +294,4 @@ class Survey:
                     self.values.setdefault(tag, value)
                 if self._wanted and (dictionary.is_private_creator(tag) or facts.attribute_of(tag) in self._wanted):
                     self.recorded.append((tag, [Run(buffer, run.base, [element])]))
+                    self.recorded_tags.add(tag)

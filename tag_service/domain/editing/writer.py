@@ -30,6 +30,7 @@ _FILE_META_GROUP: Final = 0x0002
 # Behind the file meta information.
 _FIRST_TAG: Final = 0x00030000
 _NO_LENGTH: Final = bytes(4)
+_REPEATED: Final = "leads into a sequence that the file holds more than once"
 _OPENING: Final = frozenset({tokens.SEQUENCE, tokens.BULK, tokens.FRAGMENTS})
 _CLOSING: Final = frozenset({tokens.SEQUENCE_END, tokens.BULK_END})
 
@@ -63,6 +64,8 @@ class DataSetWriter:
         self._open: list[Scope | OpenSequence] = [self._root]
         # How many of the sequences and bulk values are open that are left out.
         self._left_out = 0
+        # By sequence that stands more than once: the items that edits lead into.
+        self._repeated: dict[tuple[Node, Attribute], dict[int, Node]] = {}
         # The token that follows is the end of something empty, which was written with its beginning.
         self._end_is_written = False
         # Text that is too long to come at once, which is to be transcoded: its token, and its value so far.
@@ -226,7 +229,7 @@ class DataSetWriter:
                 return
             items = scope.node.items.get(attribute, items)
             if items and (attribute in scope.entered or self._survey.sequences[scope.node, attribute] > 1):
-                self.findings.violate_all(items, "leads into a sequence that the file holds more than once")
+                items = self._in_repeated(scope.node, attribute, items)
             if items and (attribute in scope.added or self._is_too_late(scope, tag)):
                 raise _too_late(tag)
             scope.entered.add(attribute)
@@ -245,6 +248,16 @@ class DataSetWriter:
             changes=is_record or bool(items) or scope.treatment is not None or self.to_utf_8,
         )
         self._open.append(OpenSequence(encoding, scope.charsets, scope.treatment, items, is_record=is_record))
+
+    def _in_repeated(self, node: Node, attribute: Attribute, items: dict[int, Node]) -> dict[int, Node]:
+        """The items that edits lead into of a sequence that stands more than once, which may be very often."""
+        left = self._repeated.get((node, attribute))
+        if left is None:
+            self.findings.violate_all(items, _REPEATED)
+            # Where a value is to be set that is an error, and nothing need be done in any of them.
+            left = {} if any(item.sets_values for item in items.values()) else items
+            self._repeated[node, attribute] = left
+        return left
 
     def _begin_item(self, token: Token) -> None:
         sequence = self._open[-1]
@@ -334,7 +347,7 @@ class DataSetWriter:
         if edit is not None:
             return self._edited(scope, attribute, edit, tag, vr)
         if attribute in node.items:
-            return self._into_element(scope, tag, node.items[attribute], value)
+            return self._into_element(scope, attribute, tag, node.items[attribute], value)
         if scope is self._root and tag == ORIGINAL_ATTRIBUTES_SEQUENCE and self._record is not None:
             return self._maker.record_instead(value)
         return None
@@ -390,13 +403,19 @@ class DataSetWriter:
         # An attribute that the file holds twice is changed twice, for readers differ in which one they take.
         return b"" if edit.value is None else self._maker.new(scope, edit, edit.value, tag, vr)
 
-    def _into_element(self, scope: Scope, tag: int, items: dict[int, Node], value: bytes | None) -> bytes | None:
+    def _into_element(
+        self, scope: Scope, attribute: Attribute, tag: int, items: dict[int, Node], value: bytes | None
+    ) -> bytes | None:
         """What is written in place of an element that edits lead into as if it were a sequence."""
         if not any(node.sets_values for node in items.values()):
             return None
         if value != b"":
             self.findings.violate_all(items, "leads into an attribute that is no sequence in the file")
             return None
+        if attribute in scope.entered:
+            self.findings.violate_all(items, _REPEATED)
+            return None
+        scope.entered.add(attribute)
         self._maker.make_sequence(scope, tag, items)
         return b""
 
