@@ -9,6 +9,7 @@ from uuid import uuid4
 import grpc
 import httpx
 
+from bench.clients.bare_grpc import BareGrpcLoad
 from bench.clients.grpc_client import Call, GrpcLoad, Reply
 from bench.clients.http import Answer, HttpLoad, Request, basic
 from bench.clients.process import Load
@@ -62,17 +63,17 @@ class Uploading:
             (await orthanc.delete(f"/studies/{stored[0]['ParentStudy']}", timeout=_SECONDS)).raise_for_status()
         return turn
 
-    async def over_grpc(self, study: Study, *, connections: int = 1) -> Turn:
-        """Into the gateway, an Upload for each file."""
+    async def over_grpc(self, study: Study, *, library: bool = False) -> Turn:
+        """Into the gateway, an Upload for each file. `library`: by a client of gRPC's own, on one connection."""
         calls = [
             Call((file,), self._first(upload_service_pb2.UploadRequest, study)) for file in await self._files(study)
         ]
-        answers, turn = await self._call("Upload", calls, connections=connections)
+        answers, turn = await self._call("Upload", calls, library=library)
         return await self._checked(
             turn, [upload_service_pb2.UploadResponse.FromString(one) for one in _messages(answers)]
         )
 
-    async def over_grpc_streams(self, study: Study, *, connections: int = 1) -> Turn:
+    async def over_grpc_streams(self, study: Study) -> Turn:
         """Into the gateway, as many UploadMultiple as there are connections elsewhere, the files dealt out to them."""
         files = await self._files(study)
         share = -(-len(files) // CONNECTIONS)
@@ -80,7 +81,7 @@ class Uploading:
             Call(tuple(files[at : at + share]), self._first(upload_service_pb2.UploadMultipleRequest, study))
             for at in range(0, len(files), share)
         ]
-        answers, turn = await self._call("UploadMultiple", calls, connections=connections, answers_stream=True)
+        answers, turn = await self._call("UploadMultiple", calls)
         kind = upload_service_pb2.UploadMultipleResponse
         return await self._checked(turn, [kind.FromString(one) for one in _messages(answers)])
 
@@ -132,9 +133,13 @@ class Uploading:
     def _first(self, kind: Any, study: Study) -> Any:
         return kind(patient_id=CT_PATIENT.id, patient_match="COERCE") if study.foreign else kind()
 
-    async def _call(self, method: str, calls: Sequence[Call], **how: Any) -> tuple[Sequence[Reply], Turn]:
-        target = self._stack.pacs_gateway_target
-        load = GrpcLoad(target, f"{_SERVICE}/{method}", tuple(calls), self._stack.token(), CONNECTIONS, **how)
+    async def _call(self, method: str, calls: Sequence[Call], *, library: bool = False) -> tuple[Sequence[Reply], Turn]:
+        path, token = f"{_SERVICE}/{method}", self._stack.token()
+        load: Load
+        if library:
+            load = GrpcLoad(self._stack.pacs_gateway_target, path, tuple(calls), token, CONNECTIONS)
+        else:
+            load = BareGrpcLoad(self._stack.ports.pacs_gateway, path, tuple(calls), token, CONNECTIONS)
         turn, answers = await self._lab.timed(load)
         return answers, turn
 

@@ -50,7 +50,7 @@ async def _measure_huge(lab: Lab, _wanted: frozenset[str]) -> AsyncIterator[Find
     stack = await lab.stack()
     uploading = Uploading(lab, stack)
     idle = await _idle(stack)
-    turn = await uploading.over_grpc(Study(multi_frame(_HUGE_MB), 1))
+    turn = await uploading.over_grpc(Study(multi_frame(_HUGE_MB), 1), library=True)
     for row in _memory("memory-2gb", f"2 GB, gRPC, {_HUGE_MB / turn.seconds:.0f} MB/s", idle, _peaks(stack)):
         yield row
 

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from bench.case import Finding, Group, Row, at_least
-from bench.clients.grpc_client import Call, GrpcLoad
+from bench.clients.bare_grpc import BareGrpcLoad
+from bench.clients.grpc_client import Call
 from bench.clients.http import HttpLoad, Request
 from bench.files import File, Whose, ct_slices
 from bench.lab import Lab
@@ -65,7 +66,7 @@ async def _http(lab: Lab, stack: Stack, files: list[File]) -> Turn:
 async def _grpc(lab: Lab, stack: Stack, files: list[File]) -> Turn:
     calls = tuple(Call((file,), tag_service_pb2.ReadTagsRequest()) for file in files)
     method = "/ris.tags.v1.TagService/ReadTags"
-    turn, answers = await lab.timed(GrpcLoad(stack.tag_service_target, method, calls, stack.token(), CONNECTIONS))
+    turn, answers = await lab.timed(BareGrpcLoad(stack.ports.tag_service, method, calls, stack.token(), CONNECTIONS))
     tags = [tag_service_pb2.ReadTagsResponse.FromString(one.messages[0]).tags for one in answers]
     assert all(one.dicom_patient_id == _PATIENT for one in tags)
     return turn

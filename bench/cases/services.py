@@ -11,7 +11,7 @@ from bench.case import Finding, Group, Row, at_least, at_most
 from bench.files import ct_slices
 from bench.lab import SERVICES, Lab
 from bench.rounds import Turn, Way, in_turns, median_seconds, speed_ratio, spread
-from bench.uploading import CONNECTIONS, Study, Uploading
+from bench.uploading import Study, Uploading
 from deploy.local.stack import Stack
 
 FILES: Final = 400
@@ -42,7 +42,7 @@ async def _measure_workers(lab: Lab, _wanted: frozenset[str]) -> AsyncIterator[F
         async def turn() -> Turn:
             await _restart(stack, workers)
             # Workers share their port by connections.
-            return await uploading.over_grpc(study, connections=CONNECTIONS)
+            return await uploading.over_grpc(study)
 
         return turn
 

@@ -23,7 +23,7 @@ class _Rate:
 
     case: str
     what: str
-    bar: Bar
+    bar: Bar | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ class _Cost:
 
 _CT: Final = (
     _Rate("upload-grpc", "400 CT, gRPC, 8 Uploads at a time", at_least(0.65)),
+    _Rate("upload-grpc-library", "the same, the client with grpc.aio", None),
     _Rate("upload-grpc-streams", "400 CT, gRPC, 8 UploadMultiple", at_least(0.65)),
     _Rate("upload-order", "400 CT for an order, gRPC", at_least(0.65)),
     _Rate("upload-coerce", "400 CT, COERCE on each, gRPC", at_least(0.50)),
@@ -63,6 +64,7 @@ async def _measure_ct(lab: Lab, wanted: frozenset[str]) -> AsyncIterator[Finding
     ordered, foreign = (Study(plain.sample, CT_FILES, series=2, ordered=one, foreign=not one) for one in (True, False))
     ways = {
         "upload-grpc": uploading.way(uploading.over_grpc, plain),
+        "upload-grpc-library": uploading.way(uploading.over_grpc, plain, library=True),
         "upload-grpc-streams": uploading.way(uploading.over_grpc_streams, plain),
         "upload-order": uploading.way(uploading.over_grpc, ordered),
         "upload-coerce": uploading.way(uploading.over_grpc, foreign),

@@ -53,15 +53,13 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class GrpcLoad:
-    """Calls of one method, so many at a time, over so many connections."""
+    """Calls of one method with one message for an answer, so many at a time, over one connection."""
 
     target: str
     method: str
     calls: tuple[Call, ...]
     token: str
     at_once: int
-    connections: int = 1
-    answers_stream: bool = False
 
     def prepare(self) -> Callable[[], Sequence[Reply]]:
         """Makes the messages, unless they would fill the memory."""
@@ -73,26 +71,19 @@ class GrpcLoad:
         replies = [Reply((), 0)] * len(calls)
         waiting = iter(range(len(calls)))
         metadata = (("authorization", f"Bearer {self.token}"),)
-        channels = [grpc.aio.insecure_channel(self.target, options=_OPTIONS) for _ in range(self.connections)]
-        open_ = "stream_stream" if self.answers_stream else "stream_unary"
-        methods = [getattr(channel, open_)(self.method) for channel in channels]
 
         async def work(method: Any) -> None:
             for number in waiting:
                 began = time.perf_counter()
-                call = method(_each(calls[number]), metadata=metadata, timeout=_TIMEOUT_SECONDS)
-                messages = [one async for one in call] if self.answers_stream else [await call]
-                replies[number] = Reply(messages, time.perf_counter() - began)
+                answer = await method(_each(calls[number]), metadata=metadata, timeout=_TIMEOUT_SECONDS)
+                replies[number] = Reply((answer,), time.perf_counter() - began)
 
-        try:
-            await asyncio.gather(*(work(methods[number % len(methods)]) for number in range(self.at_once)))
-        finally:
-            for channel in channels:
-                await channel.close()
+        async with grpc.aio.insecure_channel(self.target, options=_OPTIONS) as channel:
+            await asyncio.gather(*(work(channel.stream_unary(self.method)) for _ in range(self.at_once)))
         return replies
 
 
-_OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1))
+_OPTIONS = (("grpc.max_receive_message_length", -1),)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,13 @@
-"""HTTP/1.1 on bare sockets: one thread a connection, which does little but wait in the kernel."""
+"""HTTP/1.1 on bare sockets, the requests put into words before the time runs."""
 
 import base64
 import socket
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
+from bench.clients.connections import share_out
 from bench.files import File
 
 _TIMEOUT_SECONDS = 300
@@ -67,38 +67,19 @@ class HttpLoad:
 
     def prepare(self) -> Callable[[], Sequence[Answer]]:
         """Puts the requests into words; a short one is one piece, for a call into the kernel costs more than a copy."""
-        return partial(self._send_all, [_joined(request.parts()) for request in self.requests])
-
-    def _send_all(self, requests: Sequence[Sequence[bytes]]) -> Sequence[Answer]:
-        answers: list[Answer | Exception] = [Answer(0, b"")] * len(requests)
-        waiting = iter(range(len(requests)))
-
-        def work() -> None:
-            connection: _Connection | None = None
-            for number in waiting:
-                try:
-                    connection = connection or _Connection(self.port)
-                    answers[number], connection = connection.ask(requests[number])
-                except Exception as error:  # noqa: BLE001 - it is raised below
-                    answers[number], connection = error, None
-            if connection is not None:
-                connection.close()
-
-        threads = [threading.Thread(target=work) for _ in range(self.connections)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return [_good(answer) for answer in answers]
+        requests = [_joined(request.parts()) for request in self.requests]
+        return lambda: share_out(requests, partial(_Connection, self.port), self.connections)
 
 
 class _Connection:
+    closed = False
+
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT_SECONDS)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def ask(self, request: Sequence[bytes]) -> "tuple[Answer, _Connection | None]":
-        """The answer, and the connection where it goes on."""
+    def ask(self, request: Sequence[bytes]) -> Answer:
+        """Sends the request. The server may then close the connection."""
         for part in request:
             self._socket.sendall(part)
         head, _, body = self._until(b"\r\n\r\n")
@@ -110,13 +91,11 @@ class _Connection:
             size = int(fields.get(b"content-length", b"0"))
             while len(body) < size:
                 body += self._more()
-        answer = Answer(int(lines[0].split()[1]), body)
-        if fields.get(b"connection", b"").strip() == b"close":
-            self.close()
-            return answer, None
-        return answer, self
+        self.closed = fields.get(b"connection", b"").strip() == b"close"
+        return Answer(int(lines[0].split()[1]), body)
 
     def close(self) -> None:
+        """Hangs up."""
         self._socket.close()
 
     def _until(self, mark: bytes) -> tuple[bytes, bytes, bytes]:
@@ -157,12 +136,6 @@ def _joined(parts: Iterator[bytes]) -> Sequence[bytes]:
         done += [small, part] if small else [part]
         small = b""
     return [*done, small] if small else done
-
-
-def _good(answer: Answer | Exception) -> Answer:
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
 
 
 def basic(username: str, password: str) -> str:
