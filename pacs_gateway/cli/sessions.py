@@ -134,6 +134,9 @@ class SessionUpload:
         except OSError:
             self._note(unreadable(file.name))
             return
+        if not file.size_bytes:
+            self._note(Outcome(file.name, FAILED, Reason.EMPTY_FILE, "The file holds no byte; it was not sent."))
+            return
         first = self._by_sha256.setdefault(sha256, file)
         if first is not file:
             self._note(Outcome(file.name, SKIPPED, message=f"It has the same content as {first.name}."))

@@ -143,7 +143,7 @@ class Sessions:
                 return None
             at = self._clock()
             # A receipt of thousands of files is megabytes of JSON.
-            receipt = await asyncio.to_thread(signer.sign, receipt_claims(now, issuer=self._issuer, at=at))
+            receipt = await asyncio.to_thread(lambda: signer.sign(receipt_claims(now, issuer=self._issuer, at=at)))
             done = replace(session, state=SessionState.COMPLETED, completed_at=at, receipt=receipt)
             await work.sessions.complete(done)
             for entry in await work.sessions.settled_by(done):

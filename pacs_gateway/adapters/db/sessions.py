@@ -1,5 +1,6 @@
 """Upload sessions: what is expected, and what the ledger's entries say has come."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -20,6 +21,7 @@ from pacs_gateway.domain.upload import OnConflict, PatientMatch, UploadOptions, 
 # What is shown of a session that lists no files, at most: so many times as many as it expects. More than it expects can
 # have come where some were deleted since.
 _SHOWN_TIMES: Final = 2
+_ROWS_AT_A_TIME: Final = 200
 
 # Of the entries of one file the one that says most: it is held, on its way, was held once, failed; of these the last.
 # An upload of the same file outside of the session takes the entry's place in the log, and means no less.
@@ -137,7 +139,12 @@ class PostgresSessions:
         else:
             limit = _SHOWN_TIMES * session.number_of_files
             rows = (await self._session.execute(_UNLISTED, {"session": session.id, "limit": limit})).all()
-        return sorted(map(_file, rows), key=lambda file: file.expected.sha256)
+        files: list[SessionFile] = []
+        for start in range(0, len(rows), _ROWS_AT_A_TIME):
+            files += map(_file, rows[start : start + _ROWS_AT_A_TIME])
+            # Thousands of rows would hold others up for a tenth of a second.
+            await asyncio.sleep(0)
+        return sorted(files, key=lambda file: file.expected.sha256)
 
     async def complete(self, session: UploadSession) -> None:
         """Keeps that a session is completed, and its receipt. It must be held."""

@@ -10,9 +10,10 @@ import jwt
 import pytest
 
 from deploy.local import keys
-from deploy.local.keys import AUDIENCE, ISSUER, development_key
+from deploy.local.keys import AUDIENCE, ISSUER, development_key, receipt_key
 from deploy.local.people import USERS, user_with_role
 from deploy.local.process import PartError
+from pacs_gateway.adapters.receipts import Receipts
 from service_runtime.identity import TokenVerifier
 
 
@@ -45,6 +46,16 @@ def test_a_first_use_at_the_same_moment_gives_one_key(tmp_path: Path, monkeypatc
     assert first.pem == second.pem == (tmp_path / "development.pem").read_bytes()
     assert json.loads(first.jwks.read_text())["keys"] == [keys._public_jwk(first.pem)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["development.pem", "jwks.json"]
+
+
+def test_the_key_of_receipts_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
+    """A second use finds the first one's key, which is no other key's, and which the gateway can sign with."""
+    path = receipt_key(tmp_path / "keys")
+    content = path.read_bytes()
+    assert receipt_key(tmp_path / "keys").read_bytes() == content
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert development_key(tmp_path / "keys").pem != content
+    assert Receipts(key_file=str(path)).sign({"jti": "1"}).count(".") == 2
 
 
 @pytest.mark.parametrize("content", [b"", b"no key at all", b"-----BEGIN PRIVATE KEY-----\nAAAA\n"])
