@@ -20,6 +20,7 @@ from pacs_gateway.api.upload_service import UploadServicer
 from pacs_gateway.settings import DatabaseSettings, GatewaySettings
 from pacs_gateway.use_cases.deletions import Deletions
 from pacs_gateway.use_cases.health import Health
+from pacs_gateway.use_cases.pictures import Pictures
 from pacs_gateway.use_cases.reconciling import Reconciler
 from pacs_gateway.use_cases.registry import Registry
 from pacs_gateway.use_cases.requests import Requests
@@ -91,6 +92,7 @@ async def gateway(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
         )
         studies = StudyServicer(
             studies=Studies(database=database, pacs=pacs, max_listed=settings.max_studies_listed),
+            pictures=Pictures(pacs=pacs, max_bytes=settings.max_thumbnails_in_memory_mb * MIB),
             deletions=Deletions(database=database, pacs=pacs, clock=now),
         )
 

@@ -52,6 +52,8 @@ class GatewaySettings(DatabaseSettings, RuntimeSettings):
     receipt_issuer: str = Field(default="ris-dicom-gateway", min_length=1)
     # How many studies one list may look through before it asks for narrower filters.
     max_studies_listed: int = Field(default=20_000, ge=1)
+    # What is kept of the pictures of studies, so that they need not be made again.
+    max_thumbnails_in_memory_mb: int = Field(default=32, ge=0)
 
     @property
     def archive_limits(self) -> ArchiveLimits:

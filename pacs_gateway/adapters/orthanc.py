@@ -318,6 +318,11 @@ class Orthanc:
         centre = 0 if signed and signed[0] else width // 2
         return await self._png(f"{path}/{_THUMBNAIL}&window-center={centre}&window-width={width}")
 
+    async def last_change(self) -> int:
+        """The number of the last entry of Orthanc's log of changes; 0 where that is empty."""
+        log = await parse(answers.CHANGES, await self._asked("GET", "/changes?last", None))
+        return log.changes[-1].number if log.changes else 0
+
     async def _studies(
         self, query: Mapping[str, str], *, limit: int = 0, counted: bool = False
     ) -> Sequence[answers.Study]:

@@ -10,6 +10,7 @@ from pacs_gateway.api.mapping import study_to_proto
 from pacs_gateway.api.paging import next_page_token, page_request
 from pacs_gateway.domain.study import StudyFilter, StudyKey, StudyOrder
 from pacs_gateway.use_cases.deletions import Deletions
+from pacs_gateway.use_cases.pictures import Pictures
 from pacs_gateway.use_cases.studies import NEWEST_FIRST, Studies
 from ris.pacs.v1 import study_service_pb2, study_service_pb2_grpc
 from service_runtime.identity import CALLER
@@ -28,8 +29,9 @@ _ORDER_KEYS: dict[str, StudyKey] = {
 class StudyServicer(study_service_pb2_grpc.StudyServiceServicer):
     """Reads the requests, has the use cases do the work, and words the answers."""
 
-    def __init__(self, *, studies: Studies, deletions: Deletions) -> None:
+    def __init__(self, *, studies: Studies, pictures: Pictures, deletions: Deletions) -> None:
         self._studies = studies
+        self._pictures = pictures
         self._deletions = deletions
 
     async def ListStudies(  # noqa: N802 - gRPC's names
@@ -107,7 +109,7 @@ class StudyServicer(study_service_pb2_grpc.StudyServiceServicer):
         self, request: study_service_pb2.GetThumbnailRequest, context: _Context
     ) -> study_service_pb2.GetThumbnailResponse:
         """Shows a study. The etag of If-None-Match is compared weakly (RFC 9110 13.1.2)."""
-        picture = await self._studies.picture(_study_uid(request.study_uid))
+        picture = await self._pictures.of_study(_study_uid(request.study_uid))
         image = httpbody_pb2.HttpBody(content_type="image/png", data=picture.png)
         metadata = [("etag", picture.etag), ("cache-control", "private, no-cache")]
         if _names(value_of(context.invocation_metadata(), "if-none-match"), picture.etag):

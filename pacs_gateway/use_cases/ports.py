@@ -120,6 +120,9 @@ class Pacs(Protocol):
     async def picture(self, orthanc_id: str) -> bytes | None:
         """A PNG of an instance; None where it cannot be shown."""
 
+    async def last_change(self) -> int:
+        """A number that is another one whenever something came into Orthanc; 0 where that cannot be told."""
+
 
 class Patients(Protocol):
     """The patients of the registry."""

@@ -1,8 +1,6 @@
 """Finding the studies of the PACS, with what the RIS knows of them."""
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from uuid import UUID
 
 from pacs_gateway.domain.paging import Page, PageRequest
@@ -13,20 +11,10 @@ from service_runtime.errors import InvalidFieldError, Reason, ServiceError, Viol
 NEWEST_FIRST = (StudyOrder("study_date", descending=True), StudyOrder("study_time", descending=True))
 # An identifier that answers to more than one study is no identifier.
 _SAME_IDENTIFIER = 2
-# In how many of a study's series a picture is looked for before it counts as one that cannot be shown.
-_SERIES_TRIED = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A PNG and its entity tag (RFC 9110 8.8.3)."""
-
-    png: bytes
-    etag: str
 
 
 class Studies:
-    """Lists, gets and shows studies."""
+    """Lists and gets studies."""
 
     def __init__(self, *, database: Database, pacs: Pacs, max_listed: int) -> None:
         """`max_listed` is how many studies one list may look through."""
@@ -70,19 +58,6 @@ class Studies:
     async def get_by_accession(self, accession_number: str) -> Study:
         """The study with this AccessionNumber, with its series. Raises STUDY_NOT_FOUND, STUDY_AMBIGUOUS."""
         return await self._with_series(await only_study(self._pacs, StudyFilter(accession_number=accession_number)))
-
-    async def picture(self, study_uid: str) -> Picture:
-        """A picture of the middle instance of the first series that can be shown.
-
-        Raises STUDY_NOT_FOUND, STUDY_AMBIGUOUS, THUMBNAIL_NOT_AVAILABLE.
-        """
-        study = await only_study(self._pacs, StudyFilter(study_instance_uid=study_uid))
-        for series in (await self._pacs.series(study.orthanc_study_id) or ())[:_SERIES_TRIED]:
-            instances = await self._pacs.instances(series.orthanc_series_id)
-            png = await self._pacs.picture(instances[len(instances) // 2]) if instances else None
-            if png is not None:
-                return Picture(png, f'"{hashlib.sha256(png).hexdigest()}"')
-        raise ServiceError(Reason.THUMBNAIL_NOT_AVAILABLE, "The study holds nothing that can be shown as a picture.")
 
     async def _all(self, wanted: StudyFilter, order: Sequence[StudyOrder]) -> Sequence[PacsStudy]:
         """Every study that matches: a list that is cut short must not pass for a whole one."""

@@ -199,6 +199,24 @@ async def test_a_thumbnail_is_a_png_with_an_etag(client: Client) -> None:
     assert other.status_code == 200
 
 
+async def test_a_thumbnail_is_that_of_what_the_pacs_holds(client: Client) -> None:
+    """However often it was asked for: what was overwritten has another picture, what was deleted has none."""
+    file = fresh_file()
+    pixels = dcmread(io.BytesIO(file.content)).PixelData
+    other = file.content.replace(pixels, pixels[::-1])
+    await client.stored(file)
+    path = f"{API}/thumbnail/{file.study_uid}"
+    first = await client.send("GET", path)
+    assert (await client.send("GET", path)).content == first.content
+    await client.upload(other, on_conflict="OVERWRITE")
+    second = await client.send("GET", path, headers={"if-none-match": first.headers["etag"]})
+    assert second.status_code == 200
+    assert second.content != first.content
+    assert (await client.send("GET", path)).content == second.content
+    await client.send("DELETE", f"{API}/studies/{file.study_uid}", params={"reason": "a test"})
+    expect_error(await client.send("GET", path), 404, "STUDY_NOT_FOUND")
+
+
 async def test_a_study_without_pictures_has_no_thumbnail(client: Client) -> None:
     """Where nothing can be shown, that is an error of its own, not a broken picture."""
     file = fresh_file("reportsi.dcm")

@@ -32,6 +32,7 @@ from pacs_gateway.domain.tags import DicomTags, Edits, HeaderEdit
 from pacs_gateway.domain.upload import StoredFile, UnknownPatients, UploadOptions
 from pacs_gateway.domain.upload_log import UploadLog
 from pacs_gateway.use_cases.deletions import Deletions
+from pacs_gateway.use_cases.pictures import Pictures
 from pacs_gateway.use_cases.ports import fate_unknown
 from pacs_gateway.use_cases.reconciling import Reconciler
 from pacs_gateway.use_cases.requests import Requests
@@ -229,6 +230,7 @@ class FakePacs:
         # How it reads the tags of a file, which may be otherwise than tag_service does.
         self.reading: Callable[[DicomTags], DicomTags] = lambda tags: tags
         self.pictures: dict[str, bytes] = {}
+        self.change = 1
 
     async def check(self) -> str:
         """A version."""
@@ -258,6 +260,7 @@ class FakePacs:
         known = instance in self.held
         if not known:
             self.held[instance] = Held(tags, content, study, _id(of_series))
+            self.change += 1
         return StoredInstance(instance, study, already_stored=known)
 
     async def fingerprint(self, orthanc_id: str, *, read_again: bool = True) -> Fingerprint | None:
@@ -344,6 +347,11 @@ class FakePacs:
         await self.hooks.reach("picture")
         return self.pictures.get(orthanc_id)
 
+    async def last_change(self) -> int:
+        """How much came, and one."""
+        await self.hooks.reach("last_change")
+        return self.change
+
 
 def _id(name: str) -> str:
     digest = hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
@@ -414,6 +422,7 @@ class World:
             keep_seconds=3600,
             max_files=10,
         )
+        self.pictures = Pictures(pacs=self.pacs, max_bytes=1024 * 1024)
         self.studies = Studies(database=self.database, pacs=self.pacs, max_listed=5000)
 
     def uploads(self, unknown: UnknownPatients = UnknownPatients.CREATE) -> Uploads:

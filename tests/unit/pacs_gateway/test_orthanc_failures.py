@@ -42,6 +42,7 @@ _CALLS: dict[str, Callable[[Orthanc], Awaitable[Any]]] = {
     "delete_study": lambda pacs: pacs.delete_study(_ID),
     "delete_instance": lambda pacs: pacs.delete_instance(_ID),
     "picture": lambda pacs: pacs.picture(_ID),
+    "last_change": lambda pacs: pacs.last_change(),
 }
 _READING = [name for name in _CALLS if not name.startswith("delete") and name != "picture"]
 

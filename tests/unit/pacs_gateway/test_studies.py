@@ -9,7 +9,6 @@ from pacs_gateway.domain.paging import PageRequest
 from pacs_gateway.domain.study import Study, StudyFilter, StudyOrder
 from pacs_gateway.domain.tags import DicomTags
 from pacs_gateway.domain.upload import PatientMatch
-from pacs_gateway.use_cases import studies as use_case
 from pacs_gateway.use_cases.studies import Studies
 from service_runtime.errors import Reason, ServiceError
 from tests.unit.pacs_gateway.fake_database import database_away
@@ -292,7 +291,7 @@ async def test_an_identifier_of_two_studies_is_ambiguous(world: World) -> None:
     put(world, "1.1", accession_number="A1")
     put(world, "1.2", accession_number="A1")
     put(world, "1.1", tags_of(JONES))
-    for asked in (world.studies.get_by_accession("A1"), world.studies.get("1.1"), world.studies.picture("1.1")):
+    for asked in (world.studies.get_by_accession("A1"), world.studies.get("1.1"), world.pictures.of_study("1.1")):
         with pytest.raises(ServiceError) as raised:
             await asked
         assert raised.value.reason is Reason.STUDY_AMBIGUOUS
@@ -317,66 +316,3 @@ async def test_a_study_that_goes_while_it_is_got_is_not_found(world: World) -> N
     world.pacs.hooks.at("series", lose)
     with refused(Reason.STUDY_NOT_FOUND):
         await world.studies.get("1.2")
-
-
-def put_series(world: World, number: int, instances: int) -> list[str]:
-    """A series of the study 1.2; the ids of its instances in order."""
-    of_series = {"series_number": str(number), "series_instance_uid": f"1.2.{number}"}
-    return [
-        world.pacs.put(
-            file_of(
-                tags_of(
-                    study_instance_uid="1.2", sop_instance_uid=f"1.2.{number}.{n}", instance_number=str(n), **of_series
-                )
-            )
-        ).orthanc_id
-        for n in range(instances)
-    ]
-
-
-async def test_the_picture_is_the_middle_instance_of_the_first_series_that_has_one(world: World) -> None:
-    """Series that cannot be shown are passed over; of the first that can, the middle instance is shown."""
-    put_series(world, 1, 3)
-    shown = put_series(world, 2, 5)
-    world.pacs.pictures = {key: f"png {n}".encode() for n, key in enumerate(shown)}
-    world.pacs.pictures |= dict.fromkeys(put_series(world, 3, 3), b"later")
-    assert (await world.studies.picture("1.2")).png == b"png 2"
-
-
-async def test_a_picture_is_tagged_by_its_content(world: World) -> None:
-    """The same picture has the same entity tag, another one another; it is a strong, quoted tag."""
-    (key,) = put_series(world, 1, 1)
-    tags = []
-    for png in (b"one", b"one", b"two"):
-        world.pacs.pictures = {key: png}
-        tags.append((await world.studies.picture("1.2")).etag)
-    assert tags[0] == tags[1] != tags[2]
-    assert tags[0].startswith('"')
-    assert tags[0].endswith('"')
-
-
-async def test_a_study_that_cannot_be_shown_has_no_picture(world: World) -> None:
-    """No picture is told apart from no study."""
-    put_series(world, 1, 2)
-    with refused(Reason.THUMBNAIL_NOT_AVAILABLE):
-        await world.studies.picture("1.2")
-    with refused(Reason.STUDY_NOT_FOUND):
-        await world.studies.picture("1.3")
-
-
-async def test_the_search_for_a_picture_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A study of very many series that cannot be shown does not keep the PACS busy."""
-    monkeypatch.setattr(use_case, "_SERIES_TRIED", 4)
-    for number in range(10):
-        put_series(world, number, 1)
-    with refused(Reason.THUMBNAIL_NOT_AVAILABLE):
-        await world.studies.picture("1.2")
-    assert world.pacs.hooks.passed["picture"] == 4
-
-
-async def test_a_picture_without_orthanc_is_an_error(world: World) -> None:
-    """Orthanc away does not mean that there is nothing to show."""
-    put_series(world, 1, 1)
-    world.pacs.hooks.at("picture", raising(orthanc_away))
-    with refused(Reason.ORTHANC_UNAVAILABLE):
-        await world.studies.picture("1.2")

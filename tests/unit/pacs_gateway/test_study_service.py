@@ -39,7 +39,7 @@ NOT_UIDS = ["", "*", "1.2.*", "1?", "1\\2", "../1.2", "1/2", "1.2 "]
 @pytest.fixture
 def servicer(world: World) -> StudyServicer:
     """The servicer over the fakes."""
-    return StudyServicer(studies=world.studies, deletions=world.deletions)
+    return StudyServicer(studies=world.studies, pictures=world.pictures, deletions=world.deletions)
 
 
 @pytest.fixture
