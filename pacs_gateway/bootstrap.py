@@ -10,9 +10,11 @@ import grpc
 
 from pacs_gateway.adapters.db import PostgresDatabase
 from pacs_gateway.adapters.orthanc import Orthanc
+from pacs_gateway.adapters.quarantine_folder import DiskFolder
 from pacs_gateway.adapters.receipts import Receipts
 from pacs_gateway.adapters.tag_client import TagClient
 from pacs_gateway.api.health_service import HealthServicer
+from pacs_gateway.api.quarantine_service import QuarantineServicer
 from pacs_gateway.api.registry_service import RegistryServicer
 from pacs_gateway.api.roles import PUBLIC, UserGatekeeper
 from pacs_gateway.api.study_service import StudyServicer
@@ -21,6 +23,9 @@ from pacs_gateway.settings import DatabaseSettings, GatewaySettings
 from pacs_gateway.use_cases.deletions import Deletions
 from pacs_gateway.use_cases.health import Health
 from pacs_gateway.use_cases.pictures import Pictures
+from pacs_gateway.use_cases.quarantine import Quarantine
+from pacs_gateway.use_cases.quarantine_upkeep import QuarantineUpkeep
+from pacs_gateway.use_cases.quarantined_files import QuarantinedFiles
 from pacs_gateway.use_cases.reconciling import Reconciler
 from pacs_gateway.use_cases.registry import Registry
 from pacs_gateway.use_cases.requests import Requests
@@ -31,6 +36,7 @@ from pacs_gateway.use_cases.upload_logs import UploadLogBook
 from pacs_gateway.use_cases.uploads import Uploads
 from ris.pacs.v1 import (
     health_service_pb2_grpc,
+    quarantine_service_pb2_grpc,
     registry_service_pb2_grpc,
     study_service_pb2_grpc,
     upload_service_pb2_grpc,
@@ -63,15 +69,42 @@ async def gateway(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
 
         registry = Registry(database=database)
         health = Health({"orthanc": pacs.check, "database": database.check, "tag_service": tag_service.check})
-        uploads = UploadServicer(
-            uploads=Uploads(
+        keeping = Keeping(settings.max_beginnings_in_memory_mb * MIB)
+        folder = DiskFolder(settings.quarantine_dir) if settings.quarantine_dir else None
+        if folder is not None:
+            resources.callback(folder.close)
+        storing = Uploads(
+            database=database,
+            pacs=pacs,
+            tag_service=tag_service,
+            clock=now,
+            unknown=settings.unknown_patients,
+            keeping=keeping,
+            quarantine=Quarantine(
                 database=database,
-                pacs=pacs,
+                folder=folder,
                 tag_service=tag_service,
                 clock=now,
-                unknown=settings.unknown_patients,
-                keeping=Keeping(settings.max_beginnings_in_memory_mb * MIB),
-            ),
+                keeping=keeping,
+                max_bytes=settings.quarantine_max_mb * MIB,
+            )
+            if folder is not None
+            else None,
+        )
+        quarantine = QuarantineServicer(
+            files=QuarantinedFiles(
+                database=database,
+                folder=folder,
+                uploads=storing,
+                clock=now,
+                days=settings.quarantine_days,
+                lease_seconds=settings.gateway_lease_seconds,
+            )
+            if folder is not None
+            else None
+        )
+        uploads = UploadServicer(
+            uploads=storing,
             log_book=UploadLogBook(database=database),
             requests=Requests(
                 database=database,
@@ -103,12 +136,23 @@ async def gateway(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
             lease_seconds=settings.gateway_lease_seconds,
             interval_seconds=settings.reconcile_interval_seconds,
             compare_seconds=settings.compare_interval_seconds,
+            quarantine=QuarantineUpkeep(
+                database=database,
+                folder=folder,
+                clock=now,
+                days=settings.quarantine_days,
+                lease_seconds=settings.gateway_lease_seconds,
+                compare_seconds=settings.compare_interval_seconds,
+            )
+            if folder is not None
+            else None,
         )
         await resources.enter_async_context(_in_background(reconciler.run()))
 
         def register(server: grpc.aio.Server) -> None:
             upload_service_pb2_grpc.add_UploadServiceServicer_to_server(uploads, server)
             study_service_pb2_grpc.add_StudyServiceServicer_to_server(studies, server)
+            quarantine_service_pb2_grpc.add_QuarantineServiceServicer_to_server(quarantine, server)
             registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(RegistryServicer(registry=registry), server)
             health_service_pb2_grpc.add_HealthServiceServicer_to_server(HealthServicer(health=health), server)
 
@@ -116,6 +160,7 @@ async def gateway(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
             names=(
                 "ris.pacs.v1.UploadService",
                 "ris.pacs.v1.StudyService",
+                "ris.pacs.v1.QuarantineService",
                 "ris.pacs.v1.RegistryService",
                 "ris.pacs.v1.HealthService",
             ),

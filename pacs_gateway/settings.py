@@ -50,6 +50,10 @@ class GatewaySettings(DatabaseSettings, RuntimeSettings):
     receipt_key_file: str = ""
     receipt_old_keys_file: str = ""
     receipt_issuer: str = Field(default="ris-dicom-gateway", min_length=1)
+    # Where files lie that were refused for whose they are; empty: they are not kept.
+    quarantine_dir: str = ""
+    quarantine_max_mb: int = Field(default=10_240, ge=1)
+    quarantine_days: float = Field(default=30, gt=0, le=36_500)
     # How many studies one list may look through before it asks for narrower filters.
     max_studies_listed: int = Field(default=20_000, ge=1)
     # What is kept of the pictures of studies, so that they need not be made again.

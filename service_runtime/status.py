@@ -46,6 +46,7 @@ _CODES: dict[StatusCode, tuple[Reason, ...]] = {
         Reason.UPLOAD_TOO_LARGE,
         Reason.TOO_MANY_STUDIES,
         Reason.OVERLOADED,
+        Reason.QUARANTINE_FULL,
     ),
     StatusCode.DEADLINE_EXCEEDED: (Reason.UPLOAD_STALLED,),
     StatusCode.NOT_FOUND: (
@@ -56,6 +57,7 @@ _CODES: dict[StatusCode, tuple[Reason, ...]] = {
         Reason.UPLOAD_LOG_NOT_FOUND,
         Reason.THUMBNAIL_NOT_AVAILABLE,
         Reason.SESSION_NOT_FOUND,
+        Reason.QUARANTINED_FILE_NOT_FOUND,
     ),
     StatusCode.FAILED_PRECONDITION: (
         Reason.EDIT_REFUSED,
@@ -71,16 +73,19 @@ _CODES: dict[StatusCode, tuple[Reason, ...]] = {
         Reason.SESSION_INCOMPLETE,
         Reason.FILE_NOT_EXPECTED,
         Reason.RECEIPTS_NOT_CONFIGURED,
+        Reason.QUARANTINE_OFF,
+        Reason.QUARANTINED_FILE_CLOSED,
     ),
     StatusCode.ALREADY_EXISTS: (Reason.INSTANCE_CONFLICT, Reason.REGISTRY_CONFLICT, Reason.REQUEST_ID_REUSED),
-    StatusCode.ABORTED: (Reason.REQUEST_IN_PROGRESS,),
-    StatusCode.DATA_LOSS: (Reason.STORE_UNVERIFIED,),
+    StatusCode.ABORTED: (Reason.REQUEST_IN_PROGRESS, Reason.QUARANTINED_FILE_BUSY),
+    StatusCode.DATA_LOSS: (Reason.STORE_UNVERIFIED, Reason.QUARANTINED_FILE_LOST),
     StatusCode.UNAVAILABLE: (
         Reason.ORTHANC_UNAVAILABLE,
         Reason.DATABASE_UNAVAILABLE,
         Reason.TAG_SERVICE_UNAVAILABLE,
         Reason.KEYS_UNAVAILABLE,
         Reason.GATEWAY_UNAVAILABLE,
+        Reason.QUARANTINE_UNAVAILABLE,
     ),
     StatusCode.INTERNAL: (Reason.ORTHANC_ERROR, Reason.INTERNAL_ERROR),
 }

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 from datetime import UTC, date, datetime
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -114,6 +114,15 @@ class Fields:
         if not _EARLIEST <= found < _LATEST:
             self.wrong(field, "must be a time between 1900 and 9998")
         return found
+
+    def period(self, request: Any, first: str, last: str) -> tuple[datetime | None, datetime | None]:
+        """The times in two fields of a request, None where they are not set."""
+        since, until = (
+            self.time(name, getattr(request, name)) if request.HasField(name) else None for name in (first, last)
+        )
+        if since is not None and until is not None and since > until:
+            self.wrong(last, "must not lie before " + first)
+        return since, until
 
     def count(self, field: str, number: int, *, at_most: int) -> None:
         """How many entries a list has."""

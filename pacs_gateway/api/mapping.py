@@ -6,12 +6,13 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pacs_gateway.domain.media import DIRECTORY_NAME, DirectoryReport
+from pacs_gateway.domain.quarantine import QuarantineEntry
 from pacs_gateway.domain.registry import Order, Patient, User
 from pacs_gateway.domain.study import Study
 from pacs_gateway.domain.tags import DicomTags
 from pacs_gateway.domain.upload import FileStatus, StoredFile
 from pacs_gateway.domain.upload_log import UploadLogEntry
-from ris.pacs.v1 import registry_service_pb2, study_service_pb2, upload_service_pb2
+from ris.pacs.v1 import quarantine_service_pb2, registry_service_pb2, study_service_pb2, upload_service_pb2
 from ris.tags.v1 import dicom_tags_pb2
 from service_runtime.errors import Reason, ServiceError
 from service_runtime.status import code_of
@@ -160,7 +161,7 @@ def log_to_proto(entry: UploadLogEntry) -> upload_service_pb2.UploadLog:
         tags_modified=log.tags_modified,
         upload_status=log.upload_status.value,
         error_message=log.error_message,
-        uploaded_at=_timestamp(log.uploaded_at),
+        uploaded_at=timestamp(log.uploaded_at),
         uploaded_by=entry.uploaded_by,
         upload_source=log.upload_source,
         upload_duration_seconds=log.upload_duration_seconds,
@@ -169,10 +170,45 @@ def log_to_proto(entry: UploadLogEntry) -> upload_service_pb2.UploadLog:
         instances_unlogged=log.instances_unlogged,
     )
     if deletion is not None and deletion.completed_at is not None:
-        message.deleted_at.CopyFrom(_timestamp(deletion.completed_at))
+        message.deleted_at.CopyFrom(timestamp(deletion.completed_at))
         message.deleted_by = entry.deleted_by
         message.deletion_reason = deletion.reason
     return message
+
+
+def quarantined_to_proto(entry: QuarantineEntry, *, expires_at: datetime) -> quarantine_service_pb2.QuarantinedFile:
+    """The file in the quarantine as a message; `expires_at` where nobody decides about it before."""
+    file = entry.file
+    return quarantine_service_pb2.QuarantinedFile(
+        id=str(file.id),
+        state=file.state.value,
+        reason=file.reason,
+        patient_id=str(file.patient_id or ""),
+        order_id=str(file.order_id or ""),
+        dicom_patient_id=file.original_patient_id,
+        patient_name=file.original_patient_name,
+        accession_number=file.original_accession_number,
+        study_date=file.original_study_date,
+        modality=file.original_modality,
+        study_instance_uid=file.study_instance_uid,
+        series_instance_uid=file.series_instance_uid,
+        sop_instance_uid=file.sop_instance_uid,
+        filename=file.filename,
+        size_bytes=file.source.size_bytes,
+        sha256=file.source.sha256,
+        uploaded_by=entry.uploaded_by,
+        upload_source=file.upload_source,
+        quarantined_at=timestamp(file.quarantined_at),
+        refused_at=timestamp(file.refused_at),
+        refusals=file.refusals,
+        expires_at=timestamp(expires_at) if file.is_open else None,
+        events=[
+            quarantine_service_pb2.QuarantineEvent(
+                action=event.action.value, at=timestamp(event.at), by=by, reason=event.reason
+            )
+            for event, by in entry.events
+        ],
+    )
 
 
 def patient_to_proto(patient: Patient) -> registry_service_pb2.Patient:
@@ -217,7 +253,8 @@ def user_to_proto(user: User) -> registry_service_pb2.User:
     )
 
 
-def _timestamp(time: datetime) -> Timestamp:
+def timestamp(time: datetime) -> Timestamp:
+    """The time as a message."""
     message = Timestamp()
     message.FromDatetime(time)
     return message

@@ -203,10 +203,7 @@ class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
 
 def _log_filter(fields: Fields, request: upload_service_pb2.ListUploadLogsRequest) -> UploadLogFilter:
     uid, status = request.study_instance_uid, request.upload_status
-    since = fields.time("uploaded_from", request.uploaded_from) if request.HasField("uploaded_from") else None
-    until = fields.time("uploaded_until", request.uploaded_until) if request.HasField("uploaded_until") else None
-    if since is not None and until is not None and since > until:
-        fields.wrong("uploaded_until", "must not lie before uploaded_from")
+    since, until = fields.period(request, "uploaded_from", "uploaded_until")
     return UploadLogFilter(
         patient_id=fields.optional_uuid("patient_id", request.patient_id),
         order_id=fields.optional_uuid("order_id", request.order_id),

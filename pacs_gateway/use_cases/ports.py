@@ -32,6 +32,7 @@ from pacs_gateway.domain.study import (
 from pacs_gateway.domain.tags import DicomTags, Edits, HeaderEdit
 from pacs_gateway.domain.upload import KnownRequest
 from pacs_gateway.domain.upload_log import Deletion, Difference, UploadLog, UploadLogEntry, UploadLogFilter
+from pacs_gateway.use_cases.quarantine_ports import QuarantineEntries
 from service_runtime.errors import ServiceError
 
 _FATE: Final = ("fate", "unknown")
@@ -322,6 +323,7 @@ class UnitOfWork(Protocol):
     ledger: LedgerEntries
     requests: UploadRequests
     sessions: UploadSessions
+    quarantine: QuarantineEntries
 
     async def lock_study(self, study_uid: str) -> None:
         """Waits for, and holds until the end of the transaction, the right to change what is known of a study."""

@@ -17,6 +17,7 @@ from pacs_gateway.domain.study import Counts, PacsStudy
 from pacs_gateway.domain.tags import DicomTags
 from pacs_gateway.domain.upload_log import Difference, UploadLog
 from pacs_gateway.use_cases.ports import Clock, Database, Pacs, UnitOfWork
+from pacs_gateway.use_cases.quarantine_upkeep import QuarantineUpkeep
 from pacs_gateway.use_cases.sessions import expire_sessions
 from service_runtime.errors import Reason, ServiceError
 from service_runtime.logs import describe
@@ -62,9 +63,10 @@ class Reconciler:
         lease_seconds: float,
         interval_seconds: float,
         compare_seconds: float,
+        quarantine: QuarantineUpkeep | None = None,
     ) -> None:
         """A gateway without a sign of life for `lease_seconds` is dead. A pass is made every `interval_seconds`; it
-        compares the logs with the PACS that were not for `compare_seconds`.
+        compares the logs with the PACS that were not for `compare_seconds`, and looks after the `quarantine`.
         """
         self._database = database
         self._pacs = pacs
@@ -72,6 +74,7 @@ class Reconciler:
         self._lease = lease_seconds
         self._interval = interval_seconds
         self._compare_seconds = compare_seconds
+        self._quarantine = quarantine
 
     async def run(self) -> None:
         """Gives signs of life and makes passes, until it is cancelled."""
@@ -84,6 +87,9 @@ class Reconciler:
         async with self._database.lead() as leads:
             if not leads:
                 return None
+            if self._quarantine is not None:
+                # It needs no PACS, and so comes before what does.
+                await self._quarantine.run()
             report = await self._settle_orphans(Report())
             report = replace(report, closed=await self._close_unfinished())
             report = await self._compare(report)

@@ -8,19 +8,21 @@ the order are brought up to date (`storing`).
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 from contextlib import aclosing
 from uuid import UUID
 
 from pacs_gateway.domain.identifiers import orthanc_id
 from pacs_gateway.domain.ledger import LedgerFile, digest_of
 from pacs_gateway.domain.matching import edits_of, expect_of_patient
+from pacs_gateway.domain.quarantine import Refused
 from pacs_gateway.domain.registry import Order, Patient
 from pacs_gateway.domain.tags import DicomTags
 from pacs_gateway.domain.upload import StoredFile, UnknownPatients, UploadOptions
 from pacs_gateway.use_cases.filing import Accepted, Filing
 from pacs_gateway.use_cases.media import DirectoryReader
 from pacs_gateway.use_cases.ports import Clock, Database, Pacs, TagService
+from pacs_gateway.use_cases.quarantine import Quarantine
 from pacs_gateway.use_cases.storing import Storing
 from pacs_gateway.use_cases.streams import Incoming, Keeping, Replayable, to_the_end
 from service_runtime.errors import Reason, ServiceError, not_found
@@ -38,22 +40,26 @@ class Uploads:
         clock: Clock,
         unknown: UnknownPatients,
         keeping: Keeping,
+        quarantine: Quarantine | None = None,
     ) -> None:
+        """`quarantine` keeps what is refused for whose it is; None: nothing is kept."""
         self.database = database
         self.pacs = pacs
         self.tag_service = tag_service
         self.clock = clock
         self.unknown = unknown
         self.keeping = keeping
+        self.quarantine = quarantine
         self.directories = DirectoryReader(tag_service, keeping)
 
-    async def open(self, options: UploadOptions, *, by: UUID) -> "Upload":
-        """An upload of one or more files by a user.
+    async def open(self, options: UploadOptions, *, by: UUID, keeps_refused: bool = True) -> "Upload":
+        """An upload of one or more files by a user. `keeps_refused`: the quarantine takes what is refused.
 
         Raises PATIENT_NOT_FOUND, ORDER_NOT_FOUND and ORDER_PATIENT_MISMATCH for what the options name.
         """
         patient, order = await self.named_by(options)
-        return Upload(self, options, by=by, patient=patient, order=order)
+        quarantine = self.quarantine if keeps_refused else None
+        return Upload(self, options, by=by, patient=patient, order=order, quarantine=quarantine)
 
     async def named_by(self, options: UploadOptions) -> tuple[Patient | None, Order | None]:
         """The patient and the order that the options name. Raises as `open`."""
@@ -78,12 +84,20 @@ class Upload:
     """Stores the files of one upload, one after the other."""
 
     def __init__(
-        self, uploads: Uploads, options: UploadOptions, *, by: UUID, patient: Patient | None, order: Order | None
+        self,
+        uploads: Uploads,
+        options: UploadOptions,
+        *,
+        by: UUID,
+        patient: Patient | None,
+        order: Order | None,
+        quarantine: Quarantine | None,
     ) -> None:
         self.id = uuid.uuid4()
         self._uploads = uploads
         self._options = options
         self._by = by
+        self._quarantine = quarantine
         self._edits = edits_of(options, patient)
         self._edits_sha256 = digest_of(self._edits)
         self._filing = Filing(
@@ -97,6 +111,21 @@ class Upload:
 
     async def store(self, name: str, chunks: AsyncIterable[bytes]) -> StoredFile:
         """Stores one file, whose sender calls it `name`. Raises what ris.pacs.v1.UploadService.Upload documents."""
+        if self._quarantine is None:
+            return await self._store(name, chunks)
+        watched = self._quarantine.watch(chunks)
+        try:
+            return await self._store(name, watched, accepted=watched.forget)
+        except ServiceError as error:
+            await self._quarantine.take(error, watched, self._refused(name))
+            raise
+        finally:
+            watched.forget()
+
+    async def _store(
+        self, name: str, chunks: AsyncIterable[bytes], *, accepted: Callable[[], None] = lambda: None
+    ) -> StoredFile:
+        """Stores one file. `accepted` is called once it is known whose it is, and that it may be stored."""
         began = time.monotonic()
         tag_service, keeping = self._uploads.tag_service, self._uploads.keeping
         incoming = Incoming(chunks)
@@ -106,8 +135,9 @@ class Upload:
             edited = tag_service.modify(source.whole(), self._edits)
             async with aclosing(edited), aclosing(Replayable(edited, keeping)) as body:
                 tags = original if self._edits.is_empty else await tag_service.read_tags(body.beginning())
-                accepted = await self._accept(name, original, tags, incoming, began)
-                storing = self._storing(accepted, incoming, began)
+                belongs = await self._accept(name, original, tags, incoming, began)
+                accepted()
+                storing = self._storing(belongs, incoming, began)
                 # Once Orthanc has been sent all of it, it may have stored it: what follows is then done even if the
                 # sender goes away. Before that, the file is broken off with its sender.
                 return await to_the_end(storing.run(body.whole()), unless=lambda: not storing.past_return)
@@ -131,6 +161,15 @@ class Upload:
             if accepted is not None and accepted.known_to_ledger:
                 await to_the_end(self._storing(accepted, incoming, began).give_up(error))
             raise
+
+    def _refused(self, name: str) -> Refused:
+        return Refused(
+            name=name,
+            upload_id=self.id,
+            uploaded_by_id=self._by,
+            options=self._options,
+            edits_sha256=self._edits_sha256,
+        )
 
     def _entry_of(self, name: str, tags: DicomTags) -> LedgerFile:
         identifiers = (tags.study_instance_uid, tags.series_instance_uid, tags.sop_instance_uid)

@@ -63,7 +63,10 @@ class Migrated:
 
     async def empty(self) -> None:
         """Removes all rows."""
-        ours = "dicom_upload_logs, dicom_upload_files, upload_sessions, upload_session_files, study_deletions, gateways"
+        ours = (
+            "dicom_upload_logs, dicom_upload_files, upload_sessions, upload_session_files, study_deletions, gateways, "
+            "dicom_quarantine, dicom_quarantine_events"
+        )
         await execute(self.url, f"TRUNCATE users, patients, orders, {ours}")
 
 

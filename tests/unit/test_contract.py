@@ -12,6 +12,7 @@ from pydicom.datadict import tag_for_keyword
 from ris.errors.v1 import error_reason_pb2
 from ris.pacs.v1 import (
     health_service_pb2,
+    quarantine_service_pb2,
     registry_service_pb2,
     study_service_pb2,
     upload_service_pb2,
@@ -27,6 +28,7 @@ FILES: list[FileDescriptor] = [
     for module in (
         error_reason_pb2,
         health_service_pb2,
+        quarantine_service_pb2,
         registry_service_pb2,
         study_service_pb2,
         upload_service_pb2,
@@ -108,6 +110,14 @@ ROUTES = {
     ),
     "ris.pacs.v1.StudyService.DeleteStudy": ("delete", f"{DICOM}/studies/{{study_uid}}", "", "", False, False),
     "ris.pacs.v1.StudyService.GetThumbnail": ("get", f"{DICOM}/thumbnail/{{study_uid}}", "", "image", False, False),
+    "ris.pacs.v1.QuarantineService.ListQuarantinedFiles": ("get", f"{DICOM}/quarantine", "", "", False, False),
+    "ris.pacs.v1.QuarantineService.GetQuarantinedFile": ("get", f"{DICOM}/quarantine/{{id}}", "", "", False, False),
+    "ris.pacs.v1.QuarantineService.RetryQuarantinedFile": (
+        *("post", f"{DICOM}/quarantine/{{id}}/retry", "", "", False, False),
+    ),
+    "ris.pacs.v1.QuarantineService.DiscardQuarantinedFile": (
+        *("delete", f"{DICOM}/quarantine/{{id}}", "", "", False, False),
+    ),
     "ris.pacs.v1.HealthService.CheckHealth": ("get", f"{DICOM}/health", "", "", False, False),
     "ris.pacs.v1.RegistryService.UpsertPatients": ("put", f"{REGISTRY}/patients", "*", "", False, False),
     "ris.pacs.v1.RegistryService.GetPatient": ("get", f"{REGISTRY}/patients/{{id}}", "", "", False, False),
@@ -178,6 +188,7 @@ def test_json_name_is_a_dicom_keyword_or_snake_case(field: FieldDescriptor) -> N
         (upload_service_pb2.UploadRequest, UPLOAD_OPTIONS),
         (upload_service_pb2.UploadMultipleRequest, UPLOAD_OPTIONS),
         (upload_service_pb2.PreflightRequest, UPLOAD_OPTIONS),
+        (quarantine_service_pb2.RetryQuarantinedFileRequest, UPLOAD_OPTIONS),
         (tag_service_pb2.ModifyTagsRequest, EDITS),
         (study_service_pb2.Study, STUDY),
         (study_service_pb2.ListStudiesResponse, "studies next_page_token total_size"),
@@ -194,7 +205,7 @@ def test_message_has_the_names_that_clients_count_on(message: type, expected: st
 
 
 def test_edits_are_the_same_wherever_they_can_be_asked_for() -> None:
-    """ModifyTags and both uploads take the same edits: names, types and presence."""
+    """ModifyTags, both uploads and a retry take the same edits: names, types and presence."""
 
     def edits_of(message: Descriptor) -> list[tuple[object, ...]]:
         wanted = (*EDITS.split(), "force")
@@ -204,6 +215,7 @@ def test_edits_are_the_same_wherever_they_can_be_asked_for() -> None:
     assert len(expected) == len(EDITS.split()) + 1
     assert edits_of(upload_service_pb2.UploadRequest.DESCRIPTOR) == expected
     assert edits_of(upload_service_pb2.UploadMultipleRequest.DESCRIPTOR) == expected
+    assert edits_of(quarantine_service_pb2.RetryQuarantinedFileRequest.DESCRIPTOR) == expected
 
 
 def test_preflight_takes_the_request_of_the_upload() -> None:

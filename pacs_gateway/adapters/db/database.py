@@ -16,6 +16,7 @@ from pacs_gateway.adapters.db.ledger import PostgresLedger
 from pacs_gateway.adapters.db.models import SCHEMA_REVISION
 from pacs_gateway.adapters.db.orders import PostgresOrders
 from pacs_gateway.adapters.db.patients import PostgresPatients
+from pacs_gateway.adapters.db.quarantine import PostgresQuarantine
 from pacs_gateway.adapters.db.requests import PostgresRequests
 from pacs_gateway.adapters.db.session import SERVER_LIMITS, Session
 from pacs_gateway.adapters.db.sessions import PostgresSessions
@@ -31,6 +32,7 @@ from pacs_gateway.use_cases.ports import (
     UploadSessions,
     Users,
 )
+from pacs_gateway.use_cases.quarantine_ports import QuarantineEntries
 
 _POOL_SECONDS: Final = 5
 _CLOSE_SECONDS: Final = 5
@@ -53,6 +55,7 @@ class PostgresUnitOfWork:
         self.ledger: LedgerEntries = PostgresLedger(session, gateway_id)
         self.requests: UploadRequests = PostgresRequests(session, gateway_id)
         self.sessions: UploadSessions = PostgresSessions(session)
+        self.quarantine: QuarantineEntries = PostgresQuarantine(session, gateway_id)
 
     async def lock_study(self, study_uid: str) -> None:
         """Waits for, and holds until the end of the transaction, the right to change what is known of a study.

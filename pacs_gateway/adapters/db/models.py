@@ -33,13 +33,14 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from pacs_gateway.domain.ledger import FileState
+from pacs_gateway.domain.quarantine import OPEN_STATES, QuarantineAction, QuarantineState
 from pacs_gateway.domain.registry import Role
 from pacs_gateway.domain.sessions import SessionState
 from pacs_gateway.domain.upload import OnConflict, PatientMatch
 from pacs_gateway.domain.upload_log import UploadStatus
 
 # The revision of migrations/ that this code works with.
-SCHEMA_REVISION = "0007"
+SCHEMA_REVISION = "0008"
 
 UPLOAD_SOURCES = ("manual", "api", "cd_import")
 
@@ -55,7 +56,11 @@ metadata = MetaData(
 
 
 def _one_of(column: str, values: Iterable[str]) -> CheckConstraint:
-    return CheckConstraint(f"{column} IN ({', '.join(repr(str(value)) for value in values)})", name=column)
+    return CheckConstraint(_is_one_of(column, values), name=column)
+
+
+def _is_one_of(column: str, values: Iterable[str]) -> str:
+    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
 
 
 def _all(enumeration: type[StrEnum]) -> Iterable[str]:
@@ -283,4 +288,58 @@ study_deletions = Table(
     Column("upload_log_id", ForeignKey("dicom_upload_logs.id")),
     Column("completed_at", DateTime(timezone=True)),
     Index(None, "study_instance_uid", "requested_at"),
+)
+
+# Files that were refused for whose they are. Their bytes lie in QUARANTINE_DIR as long as the state is an open one.
+dicom_quarantine = Table(
+    "dicom_quarantine",
+    metadata,
+    Column("id", Uuid(), primary_key=True),
+    Column("state", String(20), nullable=False),
+    _text("reason", 64),
+    # What the upload named.
+    Column("patient_id", ForeignKey("patients.id", onupdate="CASCADE"), index=True),
+    Column("order_id", ForeignKey("orders.id")),
+    Column("uploaded_by_id", ForeignKey("users.id"), nullable=False),
+    Column("upload_source", String(20), nullable=False),
+    _text("filename"),
+    Column("source_sha256", String(64), nullable=False),
+    Column("source_size_bytes", BigInteger(), nullable=False),
+    _text("study_instance_uid", 64),
+    _text("series_instance_uid", 64),
+    _text("sop_instance_uid", 64),
+    _text("original_patient_id", 64),
+    _text("original_patient_name", 255),
+    _text("original_accession_number", 64),
+    _text("original_study_date", 8),
+    _text("original_modality", 16),
+    Column("quarantined_at", DateTime(timezone=True), nullable=False),
+    Column("refused_at", DateTime(timezone=True), nullable=False, index=True),
+    Column("refusals", Integer(), nullable=False, server_default="1"),
+    # The gateway process that tries to store it, and since when; null where none does.
+    Column("gateway_id", Uuid()),
+    Column("claimed_at", DateTime(timezone=True)),
+    _one_of("state", _all(QuarantineState)),
+    _one_of("upload_source", UPLOAD_SOURCES),
+    # The same bytes are there once.
+    Index(
+        "ix_dicom_quarantine_open",
+        "source_sha256",
+        unique=True,
+        postgresql_where=text(_is_one_of("state", OPEN_STATES)),
+    ),
+)
+
+dicom_quarantine_events = Table(
+    "dicom_quarantine_events",
+    metadata,
+    Column("id", Uuid(), primary_key=True),
+    Column("file_id", ForeignKey("dicom_quarantine.id"), nullable=False),
+    Column("action", String(20), nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+    # Null where the gateway did it by itself.
+    Column("by_id", ForeignKey("users.id")),
+    _text("reason"),
+    _one_of("action", _all(QuarantineAction)),
+    Index(None, "file_id", "at"),
 )

@@ -3,10 +3,11 @@ come and go.
 """
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Row, Table, func, select
+from sqlalchemy import Column, Row, Table, and_, func, or_, select
 from sqlalchemy.sql import ColumnElement
 
 from pacs_gateway.adapters.db.session import Session
@@ -61,3 +62,18 @@ def key_of(request: PageRequest, parse: Callable[..., KeyT], *, length: int) -> 
     except (ValueError, OverflowError):
         pass
     raise InvalidFieldError(Violation("page_token", "is not one that this list gave"))
+
+
+def time_and_id(request: PageRequest, time: Column[datetime], key: Column[UUID]) -> ColumnElement[bool]:
+    """What comes after the page before, where the newest come first, and those of one time by id. Raises
+    INVALID_FIELD.
+    """
+    at, row_id = key_of(request, _position, length=2)
+    return and_(time <= at, or_(time < at, key > row_id))
+
+
+def _position(at: str, row_id: str) -> tuple[datetime, UUID]:
+    time = datetime.fromisoformat(at)
+    if time.tzinfo is None:
+        raise ValueError
+    return time.astimezone(UTC), UUID(row_id)

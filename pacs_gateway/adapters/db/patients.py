@@ -7,7 +7,13 @@ from uuid import UUID
 from sqlalchemy import Row, bindparam, delete, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from pacs_gateway.adapters.db.models import dicom_upload_logs, orders, patients, upload_sessions
+from pacs_gateway.adapters.db.models import (
+    dicom_quarantine,
+    dicom_upload_logs,
+    orders,
+    patients,
+    upload_sessions,
+)
 from pacs_gateway.adapters.db.pages import EMPTY, page_by_id
 from pacs_gateway.adapters.db.session import Session
 from pacs_gateway.adapters.db.texts import fitted, refuse_unstorable, storable
@@ -92,7 +98,7 @@ class PostgresPatients:
             statement = update(patients).where(patients.c.id == bindparam("old")).values(id=bindparam("new"))
             await self._session.execute(statement, _pairs(what.renamed))
         if what.merged:
-            for table in (orders, dicom_upload_logs, upload_sessions):
+            for table in (orders, dicom_upload_logs, upload_sessions, dicom_quarantine):
                 moving = update(table).where(table.c.patient_id == bindparam("old"))
                 await self._session.execute(moving.values(patient_id=bindparam("new")), _pairs(what.merged))
             await self._session.execute(delete(patients).where(one_of(patients.c.id, what.merged)))

@@ -24,10 +24,12 @@ _ROLLBACK_SECONDS: Final = 2
 # Locks of whole areas. Those of studies are single 64-bit keys and never meet these pairs.
 _REGISTRY: Final = "1, 1"
 _USERS: Final = "1, 2"
+_QUARANTINE: Final = "1, 4"
 SHARE_REGISTRY: Final = f"SELECT pg_advisory_xact_lock_shared({_REGISTRY})"
 _SHARE_REGISTRY = text(SHARE_REGISTRY)
 _OWN_REGISTRY = text(f"SELECT pg_advisory_xact_lock({_REGISTRY})")
 _OWN_USERS = text(f"SELECT pg_advisory_xact_lock({_USERS})")
+_OWN_QUARANTINE = text(f"SELECT pg_advisory_xact_lock({_QUARANTINE})")
 _LOCK_STUDY = text("SELECT pg_advisory_xact_lock(hashtextextended(:study_uid, 0))")
 _SHARE_STUDY = text("SELECT pg_advisory_xact_lock_shared(hashtextextended(:study_uid, 0))")
 # Seeded otherwise than the studies, so that no order stands for a study.
@@ -86,6 +88,10 @@ class Session:
     async def own_users(self) -> None:
         """Waits until no other upsert of users is under way, and holds the next one up."""
         await self.execute(_OWN_USERS)
+
+    async def own_quarantine(self) -> None:
+        """Waits until no other file is being added to the quarantine, and holds the next one up."""
+        await self.execute(_OWN_QUARANTINE)
 
     async def lock_study(self, study_uid: str) -> None:
         """Waits until no other transaction has the study's lock, and holds it alone."""

@@ -1,7 +1,7 @@
 """The upload logs and the traces of deletions."""
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from pacs_gateway.adapters.db.models import dicom_upload_files as files
 from pacs_gateway.adapters.db.models import dicom_upload_logs as logs
 from pacs_gateway.adapters.db.models import study_deletions as deletions
 from pacs_gateway.adapters.db.models import users
-from pacs_gateway.adapters.db.pages import EMPTY, count, key_of, page_of
+from pacs_gateway.adapters.db.pages import EMPTY, count, page_of, time_and_id
 from pacs_gateway.adapters.db.session import Session
 from pacs_gateway.adapters.db.texts import cleaned, fitted, storable
 from pacs_gateway.adapters.db.upserts import one_of
@@ -141,9 +141,7 @@ class PostgresUploadLogs:
         where = _where(wanted)
         statement = _entries().where(*where).order_by(logs.c.uploaded_at.desc(), logs.c.id).limit(request.limit + 1)
         if request.after:
-            at, log_id = key_of(request, _position, length=2)
-            older = or_(logs.c.uploaded_at < at, logs.c.id > log_id)
-            statement = statement.where(logs.c.uploaded_at <= at, older)
+            statement = statement.where(time_and_id(request, logs.c.uploaded_at, logs.c.id))
         rows = (await self._session.execute(statement)).all()
         total = await count(self._session, logs, where)
         return page_of(rows, request, total, _entry, last=lambda row: (row.uploaded_at.isoformat(), str(row.id)))
@@ -242,13 +240,6 @@ def _where(wanted: UploadLogFilter) -> list[ColumnElement[bool]]:
     if wanted.uploaded_until is not None:
         where.append(logs.c.uploaded_at < wanted.uploaded_until)
     return where
-
-
-def _position(at: str, log_id: str) -> tuple[datetime, UUID]:
-    time = datetime.fromisoformat(at)
-    if time.tzinfo is None:
-        raise ValueError
-    return time.astimezone(UTC), UUID(log_id)
 
 
 def _row(log: UploadLog) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from pacs_gateway.domain.upload_log import (
 )
 from service_runtime.errors import Reason, ServiceError, not_found
 from tests.unit.pacs_gateway.fake_ledger import FakeLedger, FakeLedgerEntries, SharedLock
+from tests.unit.pacs_gateway.fake_quarantine import FakeQuarantine, FakeQuarantineEntries
 from tests.unit.pacs_gateway.fake_sessions import FakeSessions
 from tests.unit.pacs_gateway.hooks import Hooks
 
@@ -72,6 +73,7 @@ class FakeDatabase:
         # What the sessions list.
         self.expected: dict[UUID, list[ExpectedFile]] = {}
         self.led_by_another = False
+        self.quarantine = FakeQuarantine()
         self.compared: dict[UUID, Difference] = {}
 
     @asynccontextmanager
@@ -118,6 +120,7 @@ class FakeUnitOfWork:
         self.upload_logs = FakeUploadLogs(self)
         self.ledger = FakeLedgerEntries(self)
         self.requests = FakeRequests(self)
+        self.quarantine = FakeQuarantineEntries(self)
         self.sessions = FakeSessions(self)
 
     async def lock_study(self, study_uid: str) -> None:

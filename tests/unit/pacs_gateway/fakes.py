@@ -34,6 +34,7 @@ from pacs_gateway.domain.upload_log import UploadLog
 from pacs_gateway.use_cases.deletions import Deletions
 from pacs_gateway.use_cases.pictures import Pictures
 from pacs_gateway.use_cases.ports import fate_unknown
+from pacs_gateway.use_cases.quarantine import Quarantine
 from pacs_gateway.use_cases.reconciling import Reconciler
 from pacs_gateway.use_cases.requests import Requests
 from pacs_gateway.use_cases.sessions import Sessions
@@ -398,6 +399,8 @@ class World:
         self.pacs = FakePacs()
         self.tag_service = FakeTagService()
         self.clock = SettableClock()
+        # None: what is refused is not kept.
+        self.quarantine: Quarantine | None = None
         tables = self.database.tables
         tables.patients |= {one.id: one for one in (SMITH, JONES)}
         tables.orders |= {one.id: one for one in (ORDER_OF_SMITH, ORDER_OF_JONES)}
@@ -434,6 +437,7 @@ class World:
             clock=self.clock,
             unknown=unknown,
             keeping=Keeping(1_000_000),
+            quarantine=self.quarantine,
         )
 
     async def send(

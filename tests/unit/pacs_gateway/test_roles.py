@@ -8,7 +8,13 @@ import pytest
 from pacs_gateway.api.roles import PUBLIC, ROLES, UserGatekeeper
 from pacs_gateway.domain.registry import Role
 from pacs_gateway.use_cases.registry import Registry
-from ris.pacs.v1 import health_service_pb2, registry_service_pb2, study_service_pb2, upload_service_pb2
+from ris.pacs.v1 import (
+    health_service_pb2,
+    quarantine_service_pb2,
+    registry_service_pb2,
+    study_service_pb2,
+    upload_service_pb2,
+)
 from service_runtime.errors import Reason
 from tests.unit.pacs_gateway.fake_database import database_away
 from tests.unit.pacs_gateway.fakes import RADIOLOGIST, World, refused
@@ -30,6 +36,10 @@ MATRIX = {
     "StudyService/GetStudyByAccession": "A R T V S",
     "StudyService/DeleteStudy": "A R t v s",
     "StudyService/GetThumbnail": "A R T V S",
+    "QuarantineService/ListQuarantinedFiles": "A R t v s",
+    "QuarantineService/GetQuarantinedFile": "A R t v s",
+    "QuarantineService/RetryQuarantinedFile": "A R t v s",
+    "QuarantineService/DiscardQuarantinedFile": "A R t v s",
     "RegistryService/UpsertPatients": "A r t v S",
     "RegistryService/GetPatient": "A R T V S",
     "RegistryService/ListPatients": "A R T V S",
@@ -50,7 +60,13 @@ CASES = [
 
 def rpcs() -> set[str]:
     """Every rpc of the gateway's own services."""
-    files = (upload_service_pb2, study_service_pb2, registry_service_pb2, health_service_pb2)
+    files = (
+        upload_service_pb2,
+        study_service_pb2,
+        quarantine_service_pb2,
+        registry_service_pb2,
+        health_service_pb2,
+    )
     services = [service for file in files for service in file.DESCRIPTOR.services_by_name.values()]
     return {f"/{service.full_name}/{method.name}" for service in services for method in service.methods}
 
