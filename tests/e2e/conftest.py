@@ -18,13 +18,13 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
     Limits are small, so that reaching them takes no time.
     """
     limits = {"MAX_DICOM_FILE_SIZE_MB": "8", "MAX_DICOM_FILES_PER_UPLOAD": "20", "MAX_UPLOAD_SIZE_MB": "24"}
+    folder = Path(tmp_path_factory.mktemp("stack"))
     settings = {
         "tag_service": {**limits, "UPLOAD_IDLE_SECONDS": "2"},
-        "pacs_gateway": {**limits, "UPLOAD_IDLE_SECONDS": "2"},
+        "pacs_gateway": {**limits, "UPLOAD_IDLE_SECONDS": "2", "QUARANTINE_DIR": str(folder / "quarantine")},
         "envoy": {"CORS_ORIGINS": "https://ris.example,http://localhost:3000"},
     }
     existing = Existing(orthanc=Existing.from_environment().orthanc)
-    folder = Path(tmp_path_factory.mktemp("stack"))
     async with Stack(folder, settings=settings, existing=existing) as running:
         await seed(running)
         yield running

@@ -14,7 +14,13 @@ from grpc_status import rpc_status
 
 from deploy.local.people import USERS
 from deploy.local.stack import Stack
-from ris.pacs.v1 import health_service_pb2, registry_service_pb2, study_service_pb2, upload_service_pb2
+from ris.pacs.v1 import (
+    health_service_pb2,
+    quarantine_service_pb2,
+    registry_service_pb2,
+    study_service_pb2,
+    upload_service_pb2,
+)
 from ris.tags.v1 import tag_service_pb2
 from service_runtime.status import error_of
 from tests.e2e.client import API, REGISTRY, Client, expect_error
@@ -26,22 +32,28 @@ SERVICES = [
         (tag_service_pb2, "TagService"),
         (upload_service_pb2, "UploadService"),
         (study_service_pb2, "StudyService"),
+        (quarantine_service_pb2, "QuarantineService"),
         (registry_service_pb2, "RegistryService"),
         (health_service_pb2, "HealthService"),
     ]
 ]
 METHODS = {f"/{service.full_name}/{method.name}": method for service in SERVICES for method in service.methods}
 ROLES = [user.role for user in USERS]
+QUARANTINE = {"ListQuarantinedFiles", "GetQuarantinedFile", "RetryQuarantinedFile", "DiscardQuarantinedFile"}
 # What each role may not call; everything else it may. Written out by hand, from the contract.
 FORBIDDEN = {
     "admin": set(),
     "radiologist": {"UpsertPatients", "UpsertOrders", "UpsertUsers", "GetUser", "ListUsers"},
-    "technologist": {"UpsertPatients", "UpsertOrders", "UpsertUsers", "GetUser", "ListUsers", "DeleteStudy"},
+    "technologist": {
+        *{"UpsertPatients", "UpsertOrders", "UpsertUsers", "GetUser", "ListUsers", "DeleteStudy"},
+        *QUARANTINE,
+    },
     "viewer": {
         *{"UpsertPatients", "UpsertOrders", "UpsertUsers", "GetUser", "ListUsers", "DeleteStudy"},
         *{"Upload", "UploadMultiple", "Preflight", "ListUploadLogs", "GetUploadLog"},
+        *QUARANTINE,
     },
-    "service": {"DeleteStudy"},
+    "service": {"DeleteStudy", *QUARANTINE},
 }
 
 
