@@ -67,7 +67,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "dicom_quarantine_events",
-        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("id", sa.BigInteger(), sa.Identity(), nullable=False),
         sa.Column("file_id", sa.Uuid(), nullable=False),
         sa.Column("action", sa.String(20), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
@@ -83,7 +83,7 @@ def upgrade() -> None:
             name=op.f("ck_dicom_quarantine_events_action"),
         ),
     )
-    op.create_index("ix_dicom_quarantine_events_file_id", "dicom_quarantine_events", ["file_id", "at"])
+    op.create_index("ix_dicom_quarantine_events_file_id", "dicom_quarantine_events", ["file_id", "id"])
 
 
 def downgrade() -> None:

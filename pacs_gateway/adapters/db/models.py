@@ -17,6 +17,7 @@ from sqlalchemy import (
     DateTime,
     Double,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -333,7 +334,8 @@ dicom_quarantine = Table(
 dicom_quarantine_events = Table(
     "dicom_quarantine_events",
     metadata,
-    Column("id", Uuid(), primary_key=True),
+    # In the order of what was done.
+    Column("id", BigInteger(), Identity(), primary_key=True),
     Column("file_id", ForeignKey("dicom_quarantine.id"), nullable=False),
     Column("action", String(20), nullable=False),
     Column("at", DateTime(timezone=True), nullable=False),
@@ -341,5 +343,5 @@ dicom_quarantine_events = Table(
     Column("by_id", ForeignKey("users.id")),
     _text("reason"),
     _one_of("action", _all(QuarantineAction)),
-    Index(None, "file_id", "at"),
+    Index(None, "file_id", "id"),
 )

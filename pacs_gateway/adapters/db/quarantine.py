@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from sqlalchemy import Row, Select, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
@@ -127,7 +127,7 @@ class PostgresQuarantine:
         if row is None:
             return None
         done = select(events, users.c.full_name).outerjoin(users, users.c.id == events.c.by_id)
-        done = done.where(events.c.file_id == file_id).order_by(events.c.at.desc(), events.c.id).limit(_MOST_EVENTS)
+        done = done.where(events.c.file_id == file_id).order_by(events.c.id.desc()).limit(_MOST_EVENTS)
         rows = (await self._session.execute(done)).all()
         return QuarantineEntry(_file(row), row.uploaded_by, tuple(map(_event, reversed(rows))))
 
@@ -190,7 +190,6 @@ class PostgresQuarantine:
 
     async def _note(self, file_id: UUID, event: QuarantineEvent) -> None:
         values = {
-            "id": uuid4(),
             "file_id": file_id,
             "action": event.action.value,
             "at": event.at,
