@@ -40,7 +40,7 @@ async def entry(client: Client, file_id: str) -> Any:
 
 async def retried(client: Client, file_id: str, **params: str) -> httpx.Response:
     """The answer to a try to store it."""
-    return await client.send("POST", f"{QUARANTINE}/{file_id}/retry", params=params)
+    return await client.send("POST", f"{QUARANTINE}/{file_id}:retry", params=params)
 
 
 def on_disk(stack: Stack, file_id: str) -> bytes | None:
@@ -262,7 +262,7 @@ async def test_who_may_not_decide_may_not_look(client: Client, admin: Client, st
 )
 async def test_hostile_ids_open_nothing(client: Client, file_id: str) -> None:
     """What is no UUID names no file, in the database or anywhere else."""
-    for method, path in (("GET", ""), ("POST", "/retry"), ("DELETE", "?reason=x")):
+    for method, path in (("GET", ""), ("POST", ":retry"), ("DELETE", "?reason=x")):
         answer = await client.send(method, f"{QUARANTINE}/{httpx.URL(path=file_id).raw_path.decode()}{path}")
         assert answer.status_code in {400, 404, 431}, (method, answer.text)
 
@@ -271,7 +271,7 @@ async def test_an_id_that_nobody_gave_is_not_found(client: Client) -> None:
     """A well-formed id of no file."""
     path = f"{QUARANTINE}/{uuid.uuid4()}"
     expect_error(await client.send("GET", path), 404, "QUARANTINED_FILE_NOT_FOUND")
-    expect_error(await client.send("POST", f"{path}/retry"), 404, "QUARANTINED_FILE_NOT_FOUND")
+    expect_error(await client.send("POST", f"{path}:retry"), 404, "QUARANTINED_FILE_NOT_FOUND")
     expect_error(await client.send("DELETE", path, params={"reason": "x"}), 404, "QUARANTINED_FILE_NOT_FOUND")
 
 

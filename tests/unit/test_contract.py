@@ -113,7 +113,7 @@ ROUTES = {
     "ris.pacs.v1.QuarantineService.ListQuarantinedFiles": ("get", f"{DICOM}/quarantine", "", "", False, False),
     "ris.pacs.v1.QuarantineService.GetQuarantinedFile": ("get", f"{DICOM}/quarantine/{{id}}", "", "", False, False),
     "ris.pacs.v1.QuarantineService.RetryQuarantinedFile": (
-        *("post", f"{DICOM}/quarantine/{{id}}/retry", "", "", False, False),
+        *("post", f"{DICOM}/quarantine/{{id}}:retry", "", "", False, False),
     ),
     "ris.pacs.v1.QuarantineService.DiscardQuarantinedFile": (
         *("delete", f"{DICOM}/quarantine/{{id}}", "", "", False, False),
