@@ -170,14 +170,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         outcome = grpc.StatusCode.OK.name
         facts: dict[str, Any] = {}
         self._running += 1
+        admitted = False
         try:
             await self._admit(call, facts)
+            admitted = True
             yield
         except ServiceError as error:
             outcome, facts["reason"] = CODE_OF[error.reason].name, error.reason.value
             if error.reason is Reason.INTERNAL_ERROR or error.__cause__ is not None:
                 facts |= describe(error)
-            await _abort(call, error, request_id)
+            # To refuse a call for want of room must not take up room.
+            await _abort(call, error, request_id, drain=admitted or error.reason is not Reason.OVERLOADED)
         except AbortError:
             # A servicer's own; ours raise ServiceErrors instead.
             outcome = grpc.StatusCode.UNKNOWN.name
@@ -216,7 +219,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def _admit(self, call: _Call, facts: dict[str, Any]) -> None:
         """Lets the call in, or raises why not; adds the user to the facts that are logged."""
         if self._running > self._max_calls:
-            raise ServiceError(Reason.OVERLOADED, "Too many calls at once. Retry.", retry_after=_RETRY_SECONDS)
+            raise ServiceError(
+                Reason.OVERLOADED,
+                "Too many calls at once. Retry.",
+                metadata={"limit": "MAX_CONCURRENT_RPCS"},
+                retry_after=_RETRY_SECONDS,
+            )
         if call.method not in self._public:
             user_id, token = await self._verifier.verify(call.context.invocation_metadata() or ())
             facts["user_id"] = str(user_id)
@@ -233,9 +241,8 @@ async def _write(context: ServicerContext[Any, Any], response: Any) -> None:
         raise asyncio.CancelledError from None
 
 
-async def _abort(call: _Call, error: ServiceError, request_id: str) -> None:
-    # To refuse a call for want of room must not take up room.
-    if call.requests is not None and not call.takes_early_end and error.reason is not Reason.OVERLOADED:
+async def _abort(call: _Call, error: ServiceError, request_id: str, *, drain: bool = True) -> None:
+    if drain and call.requests is not None and not call.takes_early_end:
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_SECONDS):
                 await call.requests.drain(max_bytes=_DRAIN_BYTES, idle_seconds=_DRAIN_SECONDS)

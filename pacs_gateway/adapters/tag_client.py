@@ -33,6 +33,9 @@ _PIECE_BYTES: Final = 256 * 1024
 _OPTIONS: Final = (
     # The DICOM JSON of the largest DICOMDIR that is read.
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    # How far tag_service may be ahead with an edited file that waits for Orthanc. Left alone, gRPC lets that grow.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 1024 * 1024),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     # Look for a restarted tag_service soon, not after minutes.

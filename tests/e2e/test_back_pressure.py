@@ -86,10 +86,12 @@ async def test_what_a_stalled_orthanc_does_not_take_stays_with_its_sender(
 async def test_more_files_than_may_wait_for_orthanc_are_told_to_come_again(
     narrow: Stack, caller: Client, stalled: Misbehaving
 ) -> None:
-    """Past the queue 429 with Retry-After, RESOURCE_EXHAUSTED with RetryInfo over gRPC; nothing of these files is in
-    the PACS, the others get there, and so do these when they are sent again. Questions are answered all the while.
+    """Past the queue 429 with Retry-After, also for a large file, RESOURCE_EXHAUSTED with RetryInfo over gRPC; nothing
+    of these files is in the PACS, the others get there, and so do these when they are sent again. Questions are
+    answered all the while.
     """
     files = study_of(7)
+    files[5] = fresh_file(like=files[0], EncapsulatedDocument=bytes(30 * _MIB))
     uploads = [asyncio.create_task(caller.upload(file.content)) for file in files[:5]]
     await Books(narrow).ready(files[0].study_uid, 5)
     await asyncio.sleep(0.1)
