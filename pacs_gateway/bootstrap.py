@@ -194,9 +194,15 @@ async def registry_of(settings: DatabaseSettings) -> AsyncGenerator[Registry, No
 
 
 def _signer(settings: GatewaySettings) -> Receipts | None:
+    """The key of receipts, if there is one. Where its files are not what they should be, the process ends, as with any
+    wrong setting: without it, the sessions that clients have open could not be completed.
+    """
     if not settings.receipt_key_file:
         return None
-    return Receipts(key_file=settings.receipt_key_file, old_keys_file=settings.receipt_old_keys_file)
+    try:
+        return Receipts(key_file=settings.receipt_key_file, old_keys_file=settings.receipt_old_keys_file)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
 
 
 def _database(settings: DatabaseSettings) -> PostgresDatabase:

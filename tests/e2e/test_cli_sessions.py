@@ -157,7 +157,7 @@ async def test_an_upload_whose_connection_is_lost_goes_on_where_it_was(
     files = study_of(20)
     folder = put(tmp_path / "study", files)
     async with cable(fragile, cut_after=8 * len(files[0].content)) as target:
-        process = await cli.start(folder, "--session", "--retries", "1", target=target)
+        process = await cli.start(folder, "--session", "--retries", "0", target=target)
         session_id = session_in((await process.stderr.readline()).decode())  # type: ignore[union-attr]
         status, out, err = await ended(process)
     assert status == 1, (out, err)

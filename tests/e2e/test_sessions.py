@@ -131,6 +131,9 @@ async def test_the_options_of_a_session_hold_for_each_upload(client: Client, adm
     for wrong in ({"patient_id": order}, {"patient_match": "ACCEPT"}, {"on_conflict": "KEEP"}):
         answer = await client.upload(file.content, session_id=session_id, **wrong)
         assert set(violations(expect_error(answer, 400, "INVALID_FIELD"))) == set(wrong)
+    parts = {"params": {"session_id": session_id}, "files": form(("x", file.content), field="files")}
+    (foreseen,) = (await client.send("POST", f"{API}/preflight", **parts)).json()
+    assert (foreseen["status"], foreseen["patient_id"], foreseen["order_id"]) == ("acceptable", patient.id, order)
     stored = await client.stored(file, session_id=session_id, patient_id=patient.id)
     assert (stored["patient_id"], stored["order_id"], stored["tags"]["PatientID"]) == (patient.id, order, patient.mrn)
     assert (await client.log(file.study_uid))["upload_source"] == "api"

@@ -148,6 +148,21 @@ def test_the_passwords_are_not_committed() -> None:
     assert "**/.env" in (ROOT / ".dockerignore").read_text().splitlines()
 
 
+def test_only_the_gateway_has_the_key_of_receipts(text: str, services: dict[str, Any]) -> None:
+    """It is mounted where the gateway looks for it, and nothing is looked for where none is given."""
+    assert [name for name, service in services.items() if "secrets" in service] == ["pacs_gateway"]
+    files = {name: one["file"] for name, one in yaml.safe_load(text)["secrets"].items()}
+    assert services["pacs_gateway"]["secrets"] == list(files)
+    for setting, variable, secret in (
+        ("RECEIPT_KEY_FILE", "RECEIPT_KEY", "receipt-key"),
+        ("RECEIPT_OLD_KEYS_FILE", "RECEIPT_OLD_KEYS", "receipt-old-keys"),
+    ):
+        told = services["pacs_gateway"]["environment"][setting]
+        assert (filled_in(told, {}), filled_in(files[secret], {})) == ("", "/dev/null")
+        given = {variable: "/etc/x"}
+        assert (filled_in(told, given), filled_in(files[secret], given)) == (f"/run/secrets/{secret}", "/etc/x")
+
+
 # --- what can be reached
 
 

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from pacs_gateway.adapters.receipts import RECEIPT_TYPE, Receipts
+from pacs_gateway.bootstrap import gateway
 from pacs_gateway.domain.ledger import Content, FileState, LedgerFile
 from pacs_gateway.domain.sessions import ExpectedFile, Progress, SessionFile, UploadSession, receipt_claims
 from pacs_gateway.domain.upload import UploadOptions
@@ -109,6 +110,22 @@ def test_old_keys_that_are_none_are_told(content: str, tmp_path: Path) -> None:
     (tmp_path / "old.json").write_text(content)
     with pytest.raises(ValueError, match="RECEIPT_OLD_KEYS_FILE"):
         Receipts(key_file=str(tmp_path / "key.pem"), old_keys_file=str(tmp_path / "old.json"))
+
+
+async def test_a_gateway_does_not_start_with_a_key_that_is_none(tmp_path: Path) -> None:
+    """It says which setting is wrong, and ends."""
+    settings = GatewaySettings(
+        database_url="postgresql://nobody@127.0.0.1:1/none",
+        orthanc_url="http://127.0.0.1:1",
+        tag_service_target="127.0.0.1:1",
+        auth_issuer="x",
+        auth_audience="x",
+        auth_jwks="x",
+        receipt_key_file=str(tmp_path / "nowhere.pem"),
+    )
+    with pytest.raises(SystemExit, match="RECEIPT_KEY_FILE"):
+        async with gateway(settings):
+            pass
 
 
 def test_the_largest_receipt_fits_into_a_message(tmp_path: Path) -> None:
