@@ -200,4 +200,5 @@ def _ledger_entry(file: QuarantinedFile, refused: Refused) -> LedgerFile:
         state=FileState.QUARANTINED,
         error=file.reason,
         finished_at=file.refused_at,
+        session_id=refused.options.session_id,
     )

@@ -144,6 +144,21 @@ async def test_the_options_of_a_session_hold_for_each_upload(client: Client, adm
     await held_by(stack.orthanc, claims["files"])
 
 
+async def test_a_file_that_went_into_the_quarantine_is_missing(client: Client, admin: Client) -> None:
+    """The session says why; and whoever stores it for another patient than the session's does not complete that."""
+    file = fresh_file()
+    await admin.register_patient(file.patient_id, "Right^Patient")
+    wrong = await admin.register_patient(f"W{file.patient_id}", "Wrong^Patient")
+    session_id = await new_session(client, files=expected(file), patient_id=wrong.id)
+    body = expect_error(await client.upload(file.content, session_id=session_id), 400, "PATIENT_MISMATCH")
+    (told,) = (await client.get(f"{SESSIONS}/{session_id}"))["files"]
+    assert (told["status"], told["reason"]) == ("failed", "PATIENT_MISMATCH")
+    kept = body["details"][0]["metadata"]["quarantine_id"]
+    assert (await client.send("POST", f"{API}/quarantine/{kept}:retry")).status_code == 200
+    assert await client.in_pacs(file.study_uid)
+    expect_error(await complete(client, session_id), 400, "SESSION_INCOMPLETE")
+
+
 async def test_a_tampered_receipt_fails(client: Client) -> None:
     """A receipt with another payload, or of another key, does not verify; nor is one a token."""
     file = fresh_file()

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from pacs_gateway.adapters.db import PostgresDatabase
-from pacs_gateway.domain.ledger import Content, LedgerFile, Step
+from pacs_gateway.domain.ledger import Content, FileState, LedgerFile, Step
 from pacs_gateway.domain.registry import Patient, PatientEntry, Role, UserEntry
 from pacs_gateway.domain.sessions import Arrival, ExpectedFile, Progress, SessionState, UploadSession, broken_off
 from pacs_gateway.domain.upload import OnConflict, PatientMatch, UploadOptions, UploadSource
@@ -134,6 +134,7 @@ async def test_the_ledger_tells_what_has_become_of_each_file(world: World) -> No
     files = [file_of(world.log, number) for number in range(6)]
     session = await world.add(*files)
     missing, moving, stored, refused, gone, again = files
+    kept = replace(failed(into(session, missing), "PATIENT_MISMATCH"), state=FileState.QUARANTINED, upload_log_id=None)
     await world.write(
         into(session, moving),
         verified(into(session, stored)),
@@ -142,7 +143,7 @@ async def test_the_ledger_tells_what_has_become_of_each_file(world: World) -> No
         verified(into(session, again)),
         # It says less than what was stored.
         failed(into(session, replace(again, received_at=again.received_at + timedelta(hours=1)))),
-        # Outside of the session, or in another: neither has come.
+        # Outside of the session.
         verified(replace(missing, id=uuid4())),
     )
     async with world.database.begin() as work:
@@ -156,8 +157,9 @@ async def test_the_ledger_tells_what_has_become_of_each_file(world: World) -> No
         "4.dcm": Arrival.DELETED,
         "5.dcm": Arrival.STORED,
     }
-    await world.write(verified(into(session, gone)))
+    await world.write(verified(into(session, gone)), kept)
     assert (await world.arrivals(session))["4.dcm"] is Arrival.STORED
+    assert (await world.arrivals(session))["0.dcm"] is Arrival.FAILED
 
 
 async def test_an_upload_outside_of_a_session_takes_nothing_from_it(world: World) -> None:
@@ -186,7 +188,10 @@ async def test_a_session_expects_as_many_as_it_counts(world: World) -> None:
     """What is stored or on its way takes a place, what failed does not, and nothing takes two."""
     files = [file_of(world.log, number) for number in range(4)]
     session = await world.add(number=2)
-    await world.write(failed(into(session, files[0])), verified(into(session, files[1])), into(session, files[1]))
+    kept = replace(failed(into(session, files[3]), "PATIENT_MISMATCH"), state=FileState.QUARANTINED, upload_log_id=None)
+    await world.write(failed(into(session, files[0])), kept)
+    await world.write(verified(into(session, files[1])), into(session, files[1]))
+    assert await world.arrivals(session) == {"1.dcm": Arrival.STORED}
     assert await world.expects(session, files[2])
     await world.write(into(session, files[2]))
     assert await world.expects(session, files[2])

@@ -46,7 +46,8 @@ SELECT expected.sha256, expected.size_bytes, expected.name, came.*
 _UNLISTED: Final = text(f"""
 WITH came AS ({_CAME})
 SELECT came.source_sha256 AS sha256, came.source_size_bytes AS size_bytes, came.filename AS name, came.*
-  FROM came WHERE came.state <> 'failed' ORDER BY came.is_held DESC, came.source_sha256 LIMIT :limit
+  FROM came WHERE came.state NOT IN ('failed', 'quarantined')
+ ORDER BY came.is_held DESC, came.source_sha256 LIMIT :limit
 """)  # noqa: S608
 # Where it waits for who holds the session, it has the session as that left it.
 _SHARE: Final = text("""
@@ -56,7 +57,7 @@ SELECT session.*, CASE WHEN session.lists_files THEN EXISTS (
        ELSE session.number_of_files > (
            SELECT count(DISTINCT other.source_sha256) FROM dicom_upload_files other
             WHERE other.session_id = session.id AND other.source_sha256 NOT IN ('', :sha256)
-              AND other.state <> 'failed') END AS is_expected
+              AND other.state NOT IN ('failed', 'quarantined')) END AS is_expected
   FROM upload_sessions session WHERE session.id = :session FOR SHARE OF session
 """)
 # Sessions that expired are found by a file that they list like this one, else by a study that both have files of.

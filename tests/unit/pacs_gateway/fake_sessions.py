@@ -14,6 +14,7 @@ from service_runtime.errors import Reason
 if TYPE_CHECKING:
     from tests.unit.pacs_gateway.fake_database import FakeUnitOfWork
 
+_NOT_STORED = {FileState.FAILED, FileState.QUARANTINED}
 _MOST_SAYING = (Arrival.STORED, Arrival.IN_PROGRESS, Arrival.DELETED, Arrival.FAILED)
 
 
@@ -62,7 +63,7 @@ class FakeSessions:
             listed = self._database.expected[session_id]
             return session, any((one.sha256, one.size_bytes) == (content.sha256, content.size_bytes) for one in listed)
         entries = await self._entries(session_id)
-        others = {one.source.sha256 for one in entries if one.state is not FileState.FAILED}
+        others = {one.source.sha256 for one in entries if one.state not in _NOT_STORED}
         return session, len(others - {content.sha256}) < session.number_of_files
 
     async def files(self, session: UploadSession) -> Sequence[SessionFile]:
@@ -71,7 +72,7 @@ class FakeSessions:
         if session.lists_files:
             expected = self._database.expected[session.id]
         else:
-            came = {one.source.sha256: one for one in entries if one.state is not FileState.FAILED}
+            came = {one.source.sha256: one for one in entries if one.state not in _NOT_STORED}
             expected = [ExpectedFile(sha, one.source.size_bytes, one.filename) for sha, one in came.items()]
         return sorted((self._file(one, entries) for one in expected), key=lambda file: file.expected.sha256)
 
