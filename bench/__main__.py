@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench import report
 from bench.case import Failure, Finding, Group
-from bench.cases import early, fair, header, large, modify, reading, services, studies, uploads
+from bench.cases import beside, early, fair, header, large, ledger, modify, reading, services, studies, uploads
 from bench.lab import Lab, lab
 
 # The one that wants a stack of its own comes behind those that share one.
@@ -25,6 +25,8 @@ GROUPS: Sequence[Group] = (
     *large.GROUPS,
     *reading.GROUPS,
     *services.GROUPS,
+    *ledger.GROUPS,
+    *beside.GROUPS,
     *modify.GROUPS,
     *fair.GROUPS,
     *studies.GROUPS,
@@ -86,7 +88,8 @@ async def _measure_group(one: Lab, group: Group, cases: frozenset[str], findings
             found.add(finding.case)
     except Exception as error:  # noqa: BLE001 - one case that fails is not to hide the others
         traceback.print_exc()
-        findings += [Failure(case, f"{type(error).__name__}: {error}") for case in sorted(cases - found)]
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        findings += [Failure(case, why) for case in sorted(cases - found)]
         await one.close()  # whatever state it is in
     print(f"    {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 

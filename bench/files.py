@@ -32,6 +32,7 @@ class File:
     head: bytes
     tail: bytes
     times: int = 1
+    study_uid: str = ""
 
     def __len__(self) -> int:
         return len(self.head) + len(self.tail) * self.times
@@ -101,7 +102,8 @@ class Sample:
         head = self._template.replace(_STUDY, study_uid).replace(_SERIES, series_uid).replace(_SOP, _uid())
         # Blanks at the end are no part of a value.
         head = head.replace(_PATIENT, whose.patient_id.ljust(16).encode())
-        return File(head.replace(_ACCESSION, whose.accession_number.ljust(16).encode()), self._tail, self._frames)
+        head = head.replace(_ACCESSION, whose.accession_number.ljust(16).encode())
+        return File(head, self._tail, self._frames, study_uid.decode())
 
 
 def ct_slices() -> Sample:

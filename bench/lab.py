@@ -21,7 +21,7 @@ from deploy.local.stack import Stack
 SERVICES: Final = ("pacs_gateway", "tag_service")
 PARTS: Final = ("orthanc", *SERVICES, "envoy", "postgres")
 # Files may be of any size, for some are; a door for DICOM's own protocol; nothing else is as it would not be.
-_SIZES: Final = {"MAX_DICOM_FILE_SIZE_MB": "4096", "MAX_UPLOAD_SIZE_MB": "8192"}
+SIZES: Final = {"MAX_DICOM_FILE_SIZE_MB": "4096", "MAX_UPLOAD_SIZE_MB": "8192"}
 
 Settings = Mapping[str, Mapping[str, Any]]
 
@@ -37,6 +37,8 @@ class Lab:
         self._settings: Settings = {}
         self._client: Client | None = None
         self.dicom_port = free_ports().orthanc
+        # Processes beside the stack, by name, whose time is told with that of its parts.
+        self.besides: dict[str, int] = {}
         # Of the servers, as soon as a stack ran.
         self.versions: dict[str, str] = {}
 
@@ -90,17 +92,17 @@ class Lab:
         self._stack = self._client = None
         await resources.aclose()
 
-    def _pids(self) -> Mapping[str, int]:
+    def _pids(self) -> dict[str, int]:
         assert self._stack is not None
         return {part: self._stack.pid(part) for part in PARTS}
 
     def _cpu(self) -> Mapping[str, float]:
-        return {part: machine.cpu_seconds(pid) for part, pid in self._pids().items()}
+        return {part: machine.cpu_seconds(pid) for part, pid in (self._pids() | self.besides).items()}
 
     def _with_basics(self, settings: Settings) -> Settings:
         basics: dict[str, dict[str, Any]] = {
-            "tag_service": dict(_SIZES),
-            "pacs_gateway": dict(_SIZES),
+            "tag_service": dict(SIZES),
+            "pacs_gateway": dict(SIZES),
             "orthanc": {
                 "DicomServerEnabled": True,
                 "DicomPort": self.dicom_port,

@@ -17,6 +17,7 @@ from bench.files import File, Sample, Whose
 from bench.lab import Lab
 from bench.rounds import Turn
 from deploy.local.people import CT_PATIENT
+from deploy.local.ports import HOST
 from deploy.local.stack import Stack
 from ris.pacs.v1 import (
     registry_service_pb2,
@@ -47,20 +48,28 @@ class Study:
 class Uploading:
     """Makes ways to upload a study."""
 
-    def __init__(self, lab: Lab, stack: Stack) -> None:
+    def __init__(self, lab: Lab, stack: Stack, *, gateway_port: int | None = None) -> None:
+        """`gateway_port` is where uploads over gRPC go, if not to the stack's own gateway."""
         self._lab = lab
+        self._gateway_port = gateway_port or stack.ports.pacs_gateway
         self._stack = stack
         self._orthanc_auth = (stack.orthanc.username, stack.orthanc.password)
 
-    async def direct(self, study: Study, *, connections: int = CONNECTIONS) -> Turn:
-        """Into Orthanc, a POST for each file."""
+    async def direct(
+        self, study: Study, *, connections: int = CONNECTIONS, then: Callable[..., Awaitable[str]] | None = None
+    ) -> Turn:
+        """Into Orthanc, a POST for each file. `then` gets a client of Orthanc and the study's id there, and gives the
+        path of what is to be deleted.
+        """
         headers = (basic(*self._orthanc_auth),)
         requests = tuple(Request("/instances", headers, (file,)) for file in await self._files(study))
         turn, answers = await self._lab.timed(HttpLoad(self._stack.ports.orthanc, requests, connections))
         stored = _json_of(answers)
         assert all(one["Status"] == "Success" for one in stored), "Orthanc stored not all of it"
         async with httpx.AsyncClient(base_url=self._stack.orthanc.url, auth=self._orthanc_auth) as orthanc:
-            (await orthanc.delete(f"/studies/{stored[0]['ParentStudy']}", timeout=_SECONDS)).raise_for_status()
+            study_id = stored[0]["ParentStudy"]
+            left = f"/studies/{study_id}" if then is None else await then(orthanc, study_id)
+            (await orthanc.delete(left, timeout=_SECONDS)).raise_for_status()
         return turn
 
     async def over_grpc(self, study: Study, *, library: bool = False) -> Turn:
@@ -100,6 +109,13 @@ class Uploading:
         assert len(stored) == study.files, "there is not an answer for every file"
         return await self._checked_json(turn, stored)
 
+    async def delete(self, study_uid: str) -> None:
+        """Deletes a study through the gateway."""
+        async with grpc.aio.insecure_channel(self._stack.pacs_gateway_target) as channel:
+            request = study_service_pb2.DeleteStudyRequest(study_uid=study_uid, reason="measured")
+            studies = study_service_pb2_grpc.StudyServiceStub(channel)
+            await studies.DeleteStudy(request, metadata=self._metadata("radiologist"), timeout=_SECONDS)
+
     def way(self, way: Callable[..., Awaitable[Turn]], study: Study, **how: Any) -> Callable[[], Awaitable[Turn]]:
         """A way that takes its turn with new files of that kind."""
 
@@ -137,9 +153,9 @@ class Uploading:
         path, token = f"{_SERVICE}/{method}", self._stack.token()
         load: Load
         if library:
-            load = GrpcLoad(self._stack.pacs_gateway_target, path, tuple(calls), token, CONNECTIONS)
+            load = GrpcLoad(f"{HOST}:{self._gateway_port}", path, tuple(calls), token, CONNECTIONS)
         else:
-            load = BareGrpcLoad(self._stack.ports.pacs_gateway, path, tuple(calls), token, CONNECTIONS)
+            load = BareGrpcLoad(self._gateway_port, path, tuple(calls), token, CONNECTIONS)
         turn, answers = await self._lab.timed(load)
         return answers, turn
 
@@ -155,20 +171,14 @@ class Uploading:
     async def _checked(self, turn: Turn, answers: Sequence[Any]) -> Turn:
         wrong = [one.error.reason for one in answers if one.status != "stored"]
         assert not wrong, f"{len(wrong)} files were not stored: {set(wrong)}"
-        await self._delete(answers[0].study_uid)
+        await self.delete(answers[0].study_uid)
         return turn
 
     async def _checked_json(self, turn: Turn, answers: Sequence[Any]) -> Turn:
         wrong = [one for one in answers if one["status"] != "stored"]
         assert not wrong, f"{len(wrong)} files were not stored: {wrong[0]}"
-        await self._delete(answers[0]["study_uid"])
+        await self.delete(answers[0]["study_uid"])
         return turn
-
-    async def _delete(self, study_uid: str) -> None:
-        async with grpc.aio.insecure_channel(self._stack.pacs_gateway_target) as channel:
-            request = study_service_pb2.DeleteStudyRequest(study_uid=study_uid, reason="measured")
-            studies = study_service_pb2_grpc.StudyServiceStub(channel)
-            await studies.DeleteStudy(request, metadata=self._metadata("radiologist"), timeout=_SECONDS)
 
     def _metadata(self, role: str) -> tuple[tuple[str, str], ...]:
         return (("authorization", f"Bearer {self._stack.token(role=role)}"),)

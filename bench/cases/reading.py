@@ -19,6 +19,7 @@ FILES: Final = 400
 CONNECTIONS: Final = 8
 ROUNDS: Final = 5
 _PATIENT: Final = "BENCH-READ"
+_WRONG: Final = "the tags are others than those of the file"
 
 
 async def _measure(lab: Lab, wanted: frozenset[str]) -> AsyncIterator[Finding]:
@@ -51,7 +52,7 @@ async def _measure(lab: Lab, wanted: frozenset[str]) -> AsyncIterator[Finding]:
 async def _naive(lab: Lab, naive: Reference, files: list[File]) -> Turn:
     requests = tuple(Request("/read-tags", (), (file,), field="file") for file in files)
     turn, answers = await lab.timed(HttpLoad(naive.port, requests, CONNECTIONS))
-    assert all(json.loads(one.body)["PatientID"] == _PATIENT for one in answers)
+    assert all(json.loads(one.body)["PatientID"] == _PATIENT for one in answers), _WRONG
     return turn
 
 
@@ -59,7 +60,7 @@ async def _http(lab: Lab, stack: Stack, files: list[File]) -> Turn:
     headers = (f"Authorization: Bearer {stack.token()}",)
     requests = tuple(Request("/api/v1/dicom/read-tags", headers, (file,), field="file") for file in files)
     turn, answers = await lab.timed(HttpLoad(stack.ports.envoy, requests, CONNECTIONS))
-    assert all(json.loads(one.body)["tags"]["PatientID"] == _PATIENT for one in answers)
+    assert all(json.loads(one.body)["tags"]["PatientID"] == _PATIENT for one in answers), _WRONG
     return turn
 
 
@@ -68,7 +69,7 @@ async def _grpc(lab: Lab, stack: Stack, files: list[File]) -> Turn:
     method = "/ris.tags.v1.TagService/ReadTags"
     turn, answers = await lab.timed(BareGrpcLoad(stack.ports.tag_service, method, calls, stack.token(), CONNECTIONS))
     tags = [tag_service_pb2.ReadTagsResponse.FromString(one.messages[0]).tags for one in answers]
-    assert all(one.dicom_patient_id == _PATIENT for one in tags)
+    assert all(one.dicom_patient_id == _PATIENT for one in tags), _WRONG
     return turn
 
 

@@ -23,6 +23,7 @@ GETS: Final = 1000
 CLIENTS: Final = 32
 PICTURES: Final = 20
 _LATE: Final = STUDIES - 5 * PAGE
+_WRONG: Final = "a page holds less than it must"
 _SERVICE: Final = "/ris.pacs.v1.StudyService"
 
 
@@ -59,7 +60,7 @@ class _Studies:
         query = {"Level": "Study", "Query": {}, "Expand": True, "Since": since, "Limit": PAGE}
         body = File(json.dumps(query).encode(), b"", 0)
         turn, pages = await self._ask_orthanc([Request("/tools/find", (self._auth,), (body,))] * LISTS, connections=1)
-        assert all(len(page) == PAGE for page in pages)
+        assert all(len(page) == PAGE for page in pages), _WRONG
         return turn
 
     async def list_page(self, page_token: str) -> Turn:
@@ -67,7 +68,7 @@ class _Studies:
         request = study_service_pb2.ListStudiesRequest(limit=PAGE, page_token=page_token)
         turn, replies = await self.call("ListStudies", [request] * LISTS)
         pages = [study_service_pb2.ListStudiesResponse.FromString(one.messages[0]) for one in replies]
-        assert all(len(page.studies) == PAGE and page.total_size == STUDIES for page in pages)
+        assert all(len(page.studies) == PAGE and page.total_size == STUDIES for page in pages), _WRONG
         return turn
 
     async def uids(self, limit: int, *, patient_id: str = "") -> tuple[Sequence[str], str]:
@@ -92,7 +93,7 @@ class _Studies:
 
     async def _ask_orthanc(self, requests: Sequence[Request], *, connections: int) -> tuple[Turn, list[Any]]:
         turn, answers = await self._lab.timed(HttpLoad(self._stack.ports.orthanc, tuple(requests), connections))
-        assert all(one.status == 200 for one in answers)
+        assert all(one.status == 200 for one in answers), "Orthanc refuses"
         return turn, [json.loads(one.body) for one in answers]
 
 

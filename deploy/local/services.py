@@ -62,9 +62,14 @@ class Service:
         await self.child.stop()
 
     async def _is_up(self) -> bool:
-        async with grpc.aio.insecure_channel(self.address) as channel:
-            try:
-                answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)
-            except grpc.aio.AioRpcError:
-                return False
-        return not self._complete() or answer.status == health_pb2.HealthCheckResponse.SERVING
+        return await answers(self.address, serving=self._complete())
+
+
+async def answers(address: str, *, serving: bool) -> bool:
+    """Whether a service answers about its health, and if it is to be `serving`, that it is."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        try:
+            answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)
+        except grpc.aio.AioRpcError:
+            return False
+    return not serving or answer.status == health_pb2.HealthCheckResponse.SERVING
