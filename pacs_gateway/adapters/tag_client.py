@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from operator import attrgetter
 from typing import Any, Final, TypeVar
 
@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from pacs_gateway.adapters.directory_records import directory_records
+from pacs_gateway.adapters.kept_bulk import KeptBulk
 from pacs_gateway.domain.media import DirectoryRecord
 from pacs_gateway.domain.tags import DicomTags, Edits, HeaderEdit
 from ris.tags.v1 import dicom_tags_pb2, tag_service_pb2, tag_service_pb2_grpc
@@ -49,7 +50,6 @@ _RequestT = TypeVar(
     "_RequestT",
     tag_service_pb2.ReadTagsRequest,
     tag_service_pb2.ReadAllTagsRequest,
-    tag_service_pb2.ModifyTagsRequest,
 )
 # What grpc.aio raises where a call is over that something is to be sent for.
 _OVER: Final = (grpc.aio.AioRpcError, asyncio.InvalidStateError)
@@ -82,7 +82,7 @@ class TagClient:
         """The tags of a file. Once tag_service knows them, no further chunk is asked for or waited for."""
         call = self._stub.ReadTags(metadata=_metadata(), timeout=_FILE_SECONDS)
         first = tag_service_pb2.ReadTagsRequest(file=httpbody_pb2.HttpBody())
-        async with _sending(call, first, chunks):
+        async with _sending(call, _requests(first, chunks)):
             return _tags((await call).tags)
 
     async def modify_header(self, beginning: bytes, file_size: int, edits: Edits, *, ending: bytes = b"") -> HeaderEdit:
@@ -111,28 +111,37 @@ class TagClient:
         """The files that a DICOMDIR names."""
         call = self._stub.ReadAllTags(metadata=_metadata(), timeout=_FILE_SECONDS)
         first = tag_service_pb2.ReadAllTagsRequest(file=httpbody_pb2.HttpBody())
-        async with _sending(call, first, chunks):
+        async with _sending(call, _requests(first, chunks)):
             answer = await call
         return await asyncio.to_thread(directory_records, answer.dicom_json.data)
 
     async def modify(self, chunks: AsyncIterable[bytes], edits: Edits) -> AsyncGenerator[bytes, None]:
-        """The edited file, while it comes back."""
+        """The edited file, while it comes back; of long bulk values only the first pieces go there and come back."""
         call = self._stub.ModifyTags(metadata=_metadata(), timeout=_FILE_SECONDS)
-        async with _sending(call, _edit_request(edits), chunks) as sent:
+        bulk = KeptBulk()
+        async with _sending(call, _edit_requests(edits, bulk, chunks)) as sent:
             async for message in call:
-                yield message.file.data
+                if message.bulk_size:
+                    bulk.told(message.bulk_offset, message.bulk_size)
+                else:
+                    bulk.came(len(message.file.data))
+                    yield message.file.data
+                if bulk.is_due:
+                    async with aclosing(bulk.kept()) as pieces:
+                        async for piece in pieces:
+                            yield piece
             # A file that broke off must not pass for one that ended.
             await sent
 
 
 @asynccontextmanager
-async def _sending(call: Any, first: _RequestT, chunks: AsyncIterable[bytes]) -> AsyncIterator[asyncio.Task[None]]:
-    """Around the answer to a call: sends the first message and the file meanwhile, and ends the call when it is left.
+async def _sending(call: Any, requests: AsyncGenerator[Any, None]) -> AsyncIterator[asyncio.Task[None]]:
+    """Around the answer to a call: sends the requests meanwhile, and ends the call when it is left.
 
     Errors of the call come as ServiceErrors. What breaks the file off breaks the call off, and is raised in its place.
     """
     call._cython_call = _StatusKeeper(call._cython_call)  # noqa: SLF001 - see there
-    sending = asyncio.create_task(_send(call, first, chunks))
+    sending = asyncio.create_task(_send(call, requests))
     try:
         yield sending
     except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:
@@ -147,14 +156,12 @@ async def _sending(call: Any, first: _RequestT, chunks: AsyncIterable[bytes]) ->
         await asyncio.wait([sending])
 
 
-async def _send(call: Any, first: _RequestT, chunks: AsyncIterable[bytes]) -> None:
+async def _send(call: Any, requests: AsyncGenerator[Any, None]) -> None:
     try:
-        under_way = await _write(call, first)
-        async for piece in _pieces(chunks):
-            under_way = under_way and await _write(call, type(first)(file=httpbody_pb2.HttpBody(data=piece)))
-            if not under_way:
-                return
-        await _write(call, type(first)(end_of_file=True))
+        async with aclosing(requests):
+            async for request in requests:
+                if not await _write(call, request):
+                    return
         with contextlib.suppress(*_OVER):
             await call.done_writing()
     except BaseException:
@@ -162,7 +169,29 @@ async def _send(call: Any, first: _RequestT, chunks: AsyncIterable[bytes]) -> No
         raise
 
 
-async def _write(call: Any, request: _RequestT) -> bool:
+async def _requests(first: _RequestT, chunks: AsyncIterable[bytes]) -> AsyncGenerator[_RequestT, None]:
+    """The first message, and those of the file."""
+    yield first
+    async for piece in _pieces(chunks):
+        yield type(first)(file=httpbody_pb2.HttpBody(data=piece))
+    yield type(first)(end_of_file=True)
+
+
+async def _edit_requests(
+    edits: Edits, bulk: KeptBulk, chunks: AsyncIterable[bytes]
+) -> AsyncGenerator[tag_service_pb2.ModifyTagsRequest, None]:
+    """The edits, and what is to be sent of the file."""
+    first = _edit_request(edits)
+    first.by_reference = True
+    yield first
+    async with aclosing(bulk.parts(chunks)) as parts:
+        async for part in parts:
+            file = httpbody_pb2.HttpBody(data=part.data) if part.data else None
+            yield tag_service_pb2.ModifyTagsRequest(file=file, skipped=part.skipped)
+    yield tag_service_pb2.ModifyTagsRequest(end_of_file=True)
+
+
+async def _write(call: Any, request: Any) -> bool:
     """Sends a message; False where the call is over already, with the answer or an error: awaiting it tells which."""
     try:
         await call.write(request)

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final, TypeVar
 
+from google.api import httpbody_pb2
+
 from ris.tags.v1 import dicom_tags_pb2, tag_service_pb2
 from service_runtime.errors import InvalidFieldError, Violation
 from tag_service.domain.deidentify.options import Dates, Options
@@ -16,6 +18,7 @@ from tag_service.domain.standard.problems import Problem
 from tag_service.domain.validating.validation import Verdict
 from tag_service.use_cases.deidentifying import Deidentification
 from tag_service.use_cases.heading import EditedHeader
+from tag_service.use_cases.rewriting import Bulk
 
 ChoiceT = TypeVar("ChoiceT", bound=StrEnum)
 
@@ -82,6 +85,13 @@ def edited_header_to_proto(edited: EditedHeader) -> tag_service_pb2.ModifyHeader
         header_size=edited.header_size,
         needs_whole_file=edited.needs_whole_file,
     )
+
+
+def edited_part_to_proto(part: bytes | Bulk) -> tag_service_pb2.ModifyTagsResponse:
+    """A part of the answer of ModifyTags to a caller who keeps bulk."""
+    if isinstance(part, Bulk):
+        return tag_service_pb2.ModifyTagsResponse(bulk_offset=part.offset, bulk_size=part.size_bytes)
+    return tag_service_pb2.ModifyTagsResponse(file=httpbody_pb2.HttpBody(data=part))
 
 
 def verdict_to_proto(verdict: Verdict) -> tag_service_pb2.ValidateFileResponse:

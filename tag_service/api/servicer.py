@@ -11,10 +11,12 @@ from ris.tags.v1 import tag_service_pb2, tag_service_pb2_grpc
 from service_runtime.metadata import came_by_http, value_of
 from service_runtime.streams import open_upload
 from service_runtime.uploads import UploadedFile, UploadLimits
+from tag_service.api.kept_files import KeptFile
 from tag_service.api.mapping import (
     about_deidentification,
     content_disposition,
     edited_header_to_proto,
+    edited_part_to_proto,
     edits_from,
     header_to_proto,
     options_from,
@@ -78,6 +80,12 @@ class TagServicer(tag_service_pb2_grpc.TagServiceServicer):
     ) -> AsyncIterator[tag_service_pb2.ModifyTagsResponse]:
         """Edits a file."""
         first, upload = await open_upload(request_iterator, context, self._upload_limits)
+        if first.by_reference and not came_by_http(context):
+            kept = KeptFile(first, request_iterator, self._upload_limits)
+            async with aclosing(self._rewriting.referring(kept, self._modifying.begin(edits_from(first)))) as parts:
+                async for part in parts:
+                    yield edited_part_to_proto(part)
+            return
         file = await upload.only_file()
         rewriter = self._modifying.begin(edits_from(first))
         name = ("content-disposition", content_disposition(file.name))

@@ -28,7 +28,7 @@ class Reader(Protocol[ResultT_co]):
 
 
 @asynccontextmanager
-async def opened(chunks: AsyncIterable[bytes]) -> AsyncGenerator[AsyncIterator[bytes], None]:
+async def opened(chunks: AsyncIterable[ResultT]) -> AsyncGenerator[AsyncIterator[ResultT], None]:
     """An iterator over the chunks, closed in the end also when it was left early."""
     iterator = aiter(chunks)
     try:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from service_runtime.errors import InvalidFieldError, Violation
 from tag_service.domain.editing.rewrite import Rewriter
 from tag_service.use_cases.feeding import INLINE_BYTES, PART_BYTES, in_worker, opened, parts_of
 from tag_service.use_cases.room import Room
@@ -13,6 +14,23 @@ from tag_service.use_cases.room import Room
 # Messages of this size pass gRPC fastest. Smaller pieces are joined; those of up to a MiB stay the objects they are.
 _PIECE_BYTES: Final = 256 * 1024
 _MAX_PIECE_BYTES: Final = 4 * _PIECE_BYTES
+# Less is sent sooner than it is talked about.
+_MIN_BULK_BYTES: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """So many bytes of a file that its sender keeps."""
+
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """So many bytes of a file, from an offset on, that go out as they are, and that its sender may keep."""
+
+    offset: int
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +67,33 @@ class Rewriting:
             for piece in _to_send(await closed(rewriter)):
                 yield piece
 
+    async def referring(
+        self, chunks: AsyncIterable[bytes | Gap], rewriter: Rewriter
+    ) -> AsyncGenerator[bytes | Bulk, None]:
+        """The same for a sender who can keep bulk, once he is told where it is; gaps are the bytes of it that he kept,
+        and have no piece. Raises as `streamed`, INVALID_FIELD for a gap anywhere else.
+        """
+        taken = told = 0
+        with self._room.share() as share:
+            async with opened(chunks) as iterator:
+                async for chunk in iterator:
+                    if isinstance(chunk, Gap):
+                        _skip(rewriter, chunk)
+                        taken += chunk.size_bytes
+                        continue
+                    for part in parts_of(chunk, rewriter):
+                        for piece in _to_send(await fed(rewriter, part)):
+                            yield piece
+                        if share.size_bytes != rewriter.held_bytes:
+                            await share.resize(rewriter.held_bytes)
+                        taken += len(part)
+                        passing = rewriter.passing_bytes
+                        if passing >= _MIN_BULK_BYTES and taken >= told:
+                            told = taken + passing
+                            yield Bulk(taken, passing)
+            for piece in _to_send(await closed(rewriter)):
+                yield piece
+
     @asynccontextmanager
     async def written(self, chunks: AsyncIterable[bytes], rewriter: Rewriter) -> AsyncGenerator[WrittenFile, None]:
         """The rewritten file, held as a whole until the context is left. Raises as `streamed`."""
@@ -72,6 +117,12 @@ class Rewriting:
             await keep(await closed(rewriter))
             share.settle()
             yield WrittenFile(tuple(parts), size, digest.hexdigest())
+
+
+def _skip(rewriter: Rewriter, gap: Gap) -> None:
+    if not 0 < gap.size_bytes <= rewriter.passing_bytes:
+        raise InvalidFieldError(Violation("skipped", "is more than the rest of the bulk that may be kept"))
+    rewriter.skip(gap.size_bytes)
 
 
 async def fed(rewriter: Rewriter, part: bytes) -> list[bytes]:

@@ -1,5 +1,7 @@
 """The gateway's client of tag_service, against the real one."""
 
+import asyncio
+import os
 import uuid
 from pathlib import Path
 
@@ -10,7 +12,11 @@ from pacs_gateway.adapters.tag_client import TagClient
 from pacs_gateway.domain.tags import Edits
 from service_runtime.errors import Reason, ServiceError
 from service_runtime.identity import CALLER, Caller
+from tag_service.domain.editing.edits import Edits as TagEdits
+from tag_service.domain.standard.limits import MIB, Limits
+from tag_service.use_cases.modifying import Modifying
 from tests.files import sample_bytes
+from tests.unit.tag_service.building import DEFLATED, EXPLICIT_LITTLE, Writer, plain
 
 CT = sample_bytes("CT_small.dcm")
 EDITS = Edits(patient_id="NEW", set=("StudyID=7",))
@@ -20,7 +26,7 @@ HEADER_BYTES = 8192
 @pytest.fixture(scope="module")
 async def stack(tmp_path_factory):
     """tag_service alone."""
-    settings = {"MAX_DICOM_FILE_SIZE_MB": "2"}
+    settings = {"MAX_DICOM_FILE_SIZE_MB": "8"}
     folder = Path(tmp_path_factory.mktemp("tag_client"))
     async with Stack(folder, parts=("tag_service",), settings={"tag_service": settings}) as running:
         yield running
@@ -65,13 +71,74 @@ async def test_what_the_ends_do_not_tell_is_said(client):
         assert found.original.patient_id == "1CT1"
 
 
+PIXELS = bytes(range(256)) * 4096 * 3 + b"x"
+SECOND = bytes(range(255, -1, -1)) * 4096 * 2
+EXPLICIT = Writer(EXPLICIT_LITTLE)
+LARGE = {
+    "pixels": EXPLICIT.file(*plain(EXPLICIT)[:8], EXPLICIT.element(0x7FE00010, "OW", PIXELS)),
+    "two values, and one behind": EXPLICIT.file(
+        EXPLICIT.element(0x7FE00010, "OW", PIXELS),
+        EXPLICIT.text(0x00100020, "LO", "MRN7"),
+        EXPLICIT.element(0x7FE10010, "OB", SECOND),
+        EXPLICIT.text(0xFFFC0010, "LO", "x"),
+    ),
+    "fragments": EXPLICIT.file(
+        *plain(EXPLICIT)[:8],
+        EXPLICIT.header(0x7FE00010, "OB", 0xFFFFFFFF) + EXPLICIT.tag(0xFFFEE000, 0),
+        EXPLICIT.tag(0xFFFEE000, len(PIXELS)) + PIXELS,
+        EXPLICIT.tag(0xFFFEE000, len(SECOND)) + SECOND,
+        EXPLICIT.tag(0xFFFEE0DD, 0),
+    ),
+    "deflated": Writer(DEFLATED).file(*plain(EXPLICIT)[:8], EXPLICIT.element(0x7FE00010, "OW", os.urandom(2 * MIB))),
+}
+
+
+def outcome(data, edits):
+    """What comes of the file where all of it is edited in one place."""
+    rewriter = Modifying(Limits()).begin(TagEdits(patient_id=edits.patient_id, set=edits.set))
+    try:
+        return b"".join((*rewriter.feed(data), *rewriter.close()))
+    except ServiceError as error:
+        return error.reason
+
+
+@pytest.mark.parametrize("size", [5000, 300_000, 2 * MIB], ids=["small chunks", "chunks", "large chunks"])
+@pytest.mark.parametrize("name", LARGE)
+async def test_bulk_that_stays_here_stands_where_it_belongs(client, name, size):
+    """M14: whatever the bulk is, and wherever the file is cut off, what comes of it is as if all of it went there."""
+    data = LARGE[name]
+    for end in (len(data), len(data) - 1, len(data) - len(SECOND), len(data) // 2):
+        try:
+            found = b"".join([chunk async for chunk in client.modify(pieces(data[:end], size), EDITS)])
+        except ServiceError as error:
+            found = error.reason
+        assert found == outcome(data[:end], EDITS), end
+
+
+async def test_bulk_does_not_go_to_tag_service(client):
+    """Of long pixels all but the first pieces come out as the very objects that went in."""
+    header = EXPLICIT.file(*plain(EXPLICIT)[:8]) + EXPLICIT.header(0x7FE00010, "OW", 7 * MIB)
+    chunks = [header, *(bytes([number]) * MIB for number in range(7))]
+
+    async def source():
+        for chunk in chunks:
+            yield chunk
+            # As if it came over a network: time for tag_service to say what it does not need.
+            await asyncio.sleep(0.05)
+
+    kept = 0
+    async for piece in client.modify(source(), EDITS):
+        kept += any(piece is chunk for chunk in chunks)
+    assert kept >= 5
+
+
 @pytest.mark.parametrize(
     ("size", "edits", "reason"),
     [
         (20_000, EDITS, Reason.TRUNCATED_FILE),
         (len(CT), Edits(study_date="yesterday"), Reason.INVALID_FIELD),
         (len(CT), Edits(remove=("StudyInstanceUID",)), Reason.EDIT_REFUSED),
-        (3 * 1024 * 1024, EDITS, Reason.FILE_TOO_LARGE),
+        (9 * MIB, EDITS, Reason.FILE_TOO_LARGE),
         (100, EDITS, Reason.INVALID_FIELD),
     ],
 )

@@ -340,3 +340,30 @@ async def test_it_serves_and_tells_what(channel):
     asked = reflection.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
     services = {service.name async for response in asked for service in response.list_services_response.service}
     assert {name for name in services if name.startswith("ris.")} == {"ris.tags.v1.TagService"}
+
+
+@pytest.mark.parametrize(
+    ("requests", "field"),
+    [
+        ([{"file": CT[:4000], "skipped": 1}, {"end_of_file": True}], "skipped"),
+        ([{"file": CT[:8000], "skipped": 40_000}, {"end_of_file": True}], "skipped"),
+        ([{"file": CT[:8000], "skipped": -1}, {"end_of_file": True}], "skipped"),
+        ([{"file": CT}], "end_of_file"),
+        ([{"file": form(CT)[0], "content_type": form(CT)[1], "end_of_file": True}], "by_reference"),
+    ],
+    ids=["no bulk", "more than bulk", "less than nothing", "no end", "a form"],
+)
+async def test_what_is_kept_has_to_be_bulk_of_a_file_that_ends(stack, channel, requests, field):
+    """Whoever keeps bulk is told what he does wrong; a file that may have broken off does not pass for a whole one."""
+
+    def messages():
+        for request in requests:
+            data, content_type = request.pop("file", b""), request.pop("content_type", "")
+            file = httpbody_pb2.HttpBody(data=data, content_type=content_type)
+            yield tag_service_pb2.ModifyTagsRequest(file=file, by_reference=True, **request)
+
+    stub = tag_service_pb2_grpc.TagServiceStub(channel)
+    metadata = (("authorization", f"Bearer {stack.token()}"),)
+    error = await refusal(stub.ModifyTags(messages(), metadata=metadata, timeout=DEADLINE))
+    assert error.reason is Reason.INVALID_FIELD
+    assert [violation.field for violation in error.violations] == [field]

@@ -18,7 +18,7 @@ from tag_service.domain.deidentify.profile import Profile
 from tag_service.domain.editing import rewrite
 from tag_service.domain.editing.edits import Edits, Mode
 from tag_service.domain.editing.provenance import ModificationReason
-from tag_service.domain.editing.rewrite import Rewriter
+from tag_service.domain.editing.rewrite import Rewriter, rewriter_of
 from tag_service.domain.parsing import tokens
 from tag_service.domain.parsing.tokenizer import Tokenizer
 from tag_service.domain.reading.chosen import choose
@@ -306,6 +306,37 @@ def check_header(data: bytes, size: int, edits: Edits, *, ending: int = 0) -> bo
     return True
 
 
+def check_skipping(random: Random, seen: Seen) -> None:
+    """M14: bulk that nobody feeds to the rewriter leaves the edited file, and every error, as it is."""
+    if random.randrange(2):
+        data = damaged_file(random)
+        edits: dict[str, Any] = random.choice([{}, {"patient_name": "Ж^é", "remove_private_tags": True}])
+    else:
+        file = random_file(random)
+        data, edits = file.data, random_edits(random, file).keywords
+    seen(data)
+    assert result_of(lambda: edited_with_gaps(random, data, edits)) == result_of(lambda: edit(data, **edits))
+
+
+def edited_with_gaps(random: Random, data: bytes, edits: dict[str, Any]) -> bytes:
+    """The edited file, where parts of the bulk that goes out as it is are put in their places by who kept them."""
+    rewriter = rewriter_of(Edits(**edits), Limits(), at=AT, system="TEST")
+    found = bytearray()
+    position, size = 0, random_cut(random, data)
+    while position < len(data):
+        passing = min(rewriter.passing_bytes, len(data) - position)
+        if passing and random.randrange(3):
+            gap = random.choice([passing, random.randrange(passing + 1)])
+            found += data[position : position + gap]
+            rewriter.skip(gap)
+            position += gap
+        else:
+            for piece in rewriter.feed(data[position : position + size]):
+                found += piece
+            position += size
+    return bytes(found) + b"".join(rewriter.close())
+
+
 def result_of(work: Callable[[], Any]) -> Any:
     """What it gives, or why it gives nothing."""
     try:
@@ -433,6 +464,7 @@ CHECKS: dict[str, Callable[[Random, Seen], None]] = {
     "cuts": check_cuts,
     "damage": check_damage,
     "headers": check_headers,
+    "skipping": check_skipping,
 }
 
 

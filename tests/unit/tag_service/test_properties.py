@@ -91,6 +91,13 @@ def test_a_file_edited_by_its_ends_is_the_file_edited(random):
     checks.check_headers(random, seen)
 
 
+@settings(properties, max_examples=400)
+@given(randoms)
+def test_bulk_that_is_kept_leaves_the_edited_file_as_it_is(random):
+    """M14: whatever is passed over of bulk that goes out as it is, the file that is put together is the same."""
+    checks.check_skipping(random, seen)
+
+
 def small_file(uid: str) -> BuiltFile:
     """A file with what can be cut: text, numbers, both forms of sequences, items in a UN, bulk or fragments."""
     writer = Writer(uid)
