@@ -31,7 +31,7 @@ ResultT = TypeVar("ResultT")
 
 _THREADS: Final = 4
 # The longest wait for the disk: a large file may be on its way to it all at once.
-_DISK_SECONDS: Final = 60
+_DISK_SECONDS: Final = 30
 _PIECE_BYTES: Final = 256 * 1024
 _NAMES_AT_A_TIME: Final = 1000
 _PART: Final = ".part"

@@ -234,6 +234,18 @@ def test_orthanc_keeps_what_it_has(services: dict[str, Any]) -> None:
     assert config["StorageDirectory"].startswith(volume.partition(":")[2])
 
 
+def test_the_quarantine_is_off_and_has_a_place(services: dict[str, Any]) -> None:
+    """Nothing is kept unless it is asked for; the volume lies where the image has a folder for the gateway alone,
+    and where the comment and the example say.
+    """
+    gateway = services["pacs_gateway"]
+    assert filled_in(gateway["environment"]["QUARANTINE_DIR"], {}) == ""
+    (place,) = [volume.partition(":")[2] for volume in gateway["volumes"] if isinstance(volume, str)]
+    assert [step.rpartition("install ")[2] for step in steps("install -d")] == [f"-d -m 0700 -o 10001 -g 10001 {place}"]
+    for path in (COMPOSE / "compose.yaml", COMPOSE / ".env.example"):
+        assert f": {place} keeps" in path.read_text()
+
+
 # --- what a container may do
 
 
