@@ -142,7 +142,6 @@ class ArrivingFile:
         self._whole = whole
         self._room = room
         self._sha256 = hashlib.sha256()
-        self._stays = False
 
     async def passing(self, chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
         """The chunks, each written before it goes on. Raises QUARANTINE_FULL, QUARANTINE_UNAVAILABLE."""
@@ -157,15 +156,13 @@ class ArrivingFile:
         """Makes the file last, under its own name; what it is."""
         await self._folder.on_disk(self.handle.sync)
         await self._folder.on_disk(_rename, self._part, self._whole)
-        self._stays = True
         return Content(self.size, self._sha256.hexdigest())
 
     async def close(self) -> None:
-        """Closes the file, and removes it unless it stays."""
+        """Closes the file, and removes what has come of it, unless it has its own name by now."""
         try:
             await self._folder.on_disk(self.handle.close)
-            if not self._stays:
-                await self._folder.on_disk(_remove, [self._part])
+            await self._folder.on_disk(_remove, [self._part])
         except ServiceError as error:
             # It is swept later.
             log.warning("quarantine not cleaned up", reason=error.reason)

@@ -32,17 +32,16 @@ class Retraceable:
     """Chunks that can be had once more, from the first on, until `forget`: till then, what has come of them is held.
 
     Where there is no room to hold it, it is forgotten. A plain object and no generator: a wait for the next chunk may
-    be cancelled and made again. How the chunks ended is held, too, for nobody may have taken notice.
+    be cancelled and made again. An error is held, too, for nobody may have taken notice of it.
     """
 
     def __init__(self, chunks: AsyncIterable[bytes], keeping: Keeping) -> None:
-        """`chunks` can be iterated anew where an iteration was cancelled, and go on where that was."""
+        """`chunks` can be iterated anew where an iteration was cancelled, and go on where that was; at the end, too."""
         self._source = chunks
         self._chunks = aiter(chunks)
         self._keeping = keeping
         self._held: list[bytes] = []
         self._forgotten = False
-        self._ended = False
         self._error: Exception | None = None
 
     def __aiter__(self) -> "Retraceable":
@@ -52,7 +51,6 @@ class Retraceable:
         try:
             chunk = await anext(self._chunks)
         except StopAsyncIteration:
-            self._ended = True
             raise
         except Exception as error:
             self._error = error
@@ -77,9 +75,8 @@ class Retraceable:
             yield chunk
         if self._error is not None:
             raise self._error
-        if not self._ended:
-            async for later in self._source:
-                yield later
+        async for later in self._source:
+            yield later
 
     def _hold(self, chunk: bytes) -> None:
         if self._forgotten:

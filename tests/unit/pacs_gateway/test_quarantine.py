@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 
-from pacs_gateway.domain.ledger import FileState
-from pacs_gateway.domain.quarantine import KEPT_FOR, QuarantineAction, QuarantinedFile
+from pacs_gateway.domain.ledger import Content, FileState
+from pacs_gateway.domain.quarantine import KEPT_FOR, QuarantineAction, QuarantinedFile, Refused, quarantined
 from pacs_gateway.domain.tags import Edits
 from pacs_gateway.domain.upload import UnknownPatients, UploadOptions
 from pacs_gateway.use_cases.quarantine import Retraceable
@@ -32,7 +33,7 @@ from tests.unit.pacs_gateway.fakes import (
     tags_of,
 )
 from tests.unit.pacs_gateway.hooks import Gate, raising
-from tests.unit.pacs_gateway.quarantine_world import KEPT_BYTES, quarantine_of
+from tests.unit.pacs_gateway.quarantine_world import KEPT_BYTES, folder_at, quarantine_of
 
 OF_JONES = file_of(tags_of(JONES), b"pixels" * 1000)
 
@@ -179,6 +180,38 @@ async def test_a_full_quarantine_keeps_nothing_more(world: World, folder: Path) 
     assert (error.reason, error.metadata) == (Reason.PATIENT_MISMATCH, {"quarantine_error": "QUARANTINE_FULL"})
     assert names(folder) == before
     assert sum((folder / name).stat().st_size for name in before) <= KEPT_BYTES
+
+
+@pytest.mark.usefixtures("keeping")
+async def test_a_quarantine_that_others_fill_meanwhile_keeps_nothing_more(world: World, folder: Path) -> None:
+    """What other gateways took in while a file came counts, and the file that came leaves the folder."""
+    gate = Gate()
+    world.tag_service.hooks.at("end", gate)
+    late = asyncio.create_task(refusal(world, OF_JONES, patient_id=SMITH.id))
+    await gate.reached.wait()
+    refused = Refused("x", uuid4(), TECHNOLOGIST.id, UploadOptions(), "")
+    of_another = Content(KEPT_BYTES - 10, "f" * 64)
+    error = ServiceError(Reason.PATIENT_MISMATCH, "")
+    file = quarantined(uuid4(), refused, error, tags_of(JONES), of_another, at=world.clock())
+    world.database.quarantine.files[file.id] = file
+    gate.opened.set()
+    assert (await late).metadata == {"quarantine_error": "QUARANTINE_FULL"}
+    assert not names(folder)
+
+
+async def test_no_more_comes_in_at_once_than_there_is_room_for(folder: Path) -> None:
+    """Files that come in at the same moment share the room, and give it back."""
+    with folder_at(folder) as disk:
+        async with disk.arriving(UUID(int=1), room=10) as first:
+            assert [chunk async for chunk in first.passing(chunks_of(b"123456", 3))] == [b"123", b"456"]
+            async with disk.arriving(UUID(int=2), room=10) as second:
+                with pytest.raises(ServiceError) as raised:
+                    _ = [chunk async for chunk in second.passing(chunks_of(b"12345"))]
+        assert raised.value.reason is Reason.QUARANTINE_FULL
+        async with disk.arriving(UUID(int=3), room=10) as third:
+            assert [chunk async for chunk in third.passing(chunks_of(b"1234567890"))]
+            assert (await third.stay()).size_bytes == 10
+    assert names(folder) == {str(UUID(int=3))}
 
 
 @contextmanager

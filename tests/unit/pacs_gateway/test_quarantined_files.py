@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+import structlog
 
 from pacs_gateway.adapters.quarantine_folder import DiskFolder
 from pacs_gateway.domain.ledger import FileState
@@ -135,6 +136,7 @@ async def test_a_file_that_is_refused_again_stays(ward: Ward) -> None:
     assert ward.is_on_disk
     assert ward.actions() == [("retried", "ORDER_PATIENT_MISMATCH", True)]
     assert len(ward.world.database.quarantine.files) == 1
+    assert ward.file.refusals == 1
     await ward.retry()
 
 
@@ -320,7 +322,9 @@ async def test_what_has_no_entry_is_swept(ward: Ward, names: Any) -> None:
     closed = str(await ward.admit(file_of(tags_of(JONES), b"other")))
     await ward.discard()
     leave(ward.path, closed, hours=0)
-    await look_after(ward)
+    with structlog.testing.capture_logs() as logs:
+        await look_after(ward)
+    assert [(one["parts"], one["files"]) for one in logs if one["event"] == "quarantine swept"] == [(1, 2)]
     assert names() == {f"{new_part}.part", new_orphan, kept, *others}
 
 
@@ -348,6 +352,17 @@ async def test_a_file_that_is_lost_is_told_and_so_it_is_when_it_is_back(ward: Wa
         ("found", "", False),
     ]
     assert (await ward.retry()).status is FileStatus.STORED
+
+
+async def test_every_file_is_looked_for(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few are looked for at a time."""
+    monkeypatch.setattr("pacs_gateway.use_cases.quarantine_upkeep._CHECKED_AT_A_TIME", 1)
+    ids = [ward.file_id, *[await ward.admit(file_of(tags_of(JONES), bytes([n]))) for n in range(3)]]
+    for file_id in ids:
+        (ward.path / str(file_id)).unlink()
+    await look_after(ward)
+    files = ward.world.database.quarantine.files
+    assert [files[file_id].state for file_id in ids] == [QuarantineState.LOST] * 4
 
 
 async def test_a_folder_that_cannot_be_used_keeps_nobody_from_reconciling(ward: Ward) -> None:
