@@ -43,11 +43,13 @@ class Retraceable:
         self._held: list[bytes] = []
         self._forgotten = False
         self._error: Exception | None = None
+        self._waiting = False
 
     def __aiter__(self) -> "Retraceable":
         return self
 
     async def __anext__(self) -> bytes:
+        self._waiting = True
         try:
             chunk = await anext(self._chunks)
         except StopAsyncIteration:
@@ -55,6 +57,8 @@ class Retraceable:
         except Exception as error:
             self._error = error
             raise
+        finally:
+            self._waiting = False
         self._hold(chunk)
         return chunk
 
@@ -65,7 +69,12 @@ class Retraceable:
         self._forgotten = True
 
     async def again(self) -> AsyncGenerator[bytes, None]:
-        """The chunks from the first to the last. Raises QUARANTINE_UNAVAILABLE where they are forgotten."""
+        """The chunks from the first to the last, once nobody waits for the next one any more. Raises
+        QUARANTINE_UNAVAILABLE where they are forgotten.
+        """
+        if self._waiting:
+            # Of two readers at a time each would miss what the other gets.
+            raise RuntimeError
         if self._forgotten:
             raise quarantine_unavailable()
         self._held.reverse()

@@ -390,6 +390,21 @@ async def test_nothing_of_a_file_is_missed_when_a_wait_for_it_is_cancelled() -> 
     assert [chunk async for chunk in await anext(files)] == [b"the next file"]
 
 
+async def test_two_readers_at_a_time_are_a_defect() -> None:
+    """While one waits for the next chunk, nobody is given them again: each would miss what the other gets."""
+    pieces = Pieces()
+    pieces.coming.put_nowait(Piece(b"one"))
+    watched = Retraceable(await UploadReader(pieces, LIMITS).only_file(), Keeping(100))
+    await anext(watched)
+    waiting = asyncio.ensure_future(anext(watched))
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError):
+        await anext(watched.again())
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    watched.forget()
+
+
 async def test_how_a_file_ended_is_not_forgotten() -> None:
     """An end or an error that was read, and that nobody took notice of, is told again: a broken file is not whole."""
     too_long = UploadReader(Pieces(), UploadLimits(file_bytes=5, request_bytes=100, files=10, idle_seconds=60))
