@@ -1,10 +1,10 @@
 """A file on its way to Orthanc, as the body of a request that may have to be made again."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from contextlib import aclosing
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from service_runtime.errors import Reason, ServiceError
 
@@ -13,10 +13,47 @@ _KEPT_BYTES: Final = 1024 * 1024
 # A file that comes more slowly than this keeps others from their turn.
 _LEAST_BYTES_PER_SECOND: Final = 128 * 1024
 _ZIP: Final = b"PK\x03\x04"
+_DICOM: Final = {"content-type": "application/dicom"}
 
 
 class BrokenOffError(Exception):
     """Ends a body in a way that no HTTP client can take for its end. The cause is in `ReplayableBody.failure`."""
+
+
+class Body(Protocol):
+    """A file as the body of a request."""
+
+    # All of it is with the HTTP client: whatever that tells, the server may have had all of it.
+    handed_over: bool
+    failure: BaseException | None
+    headers: Mapping[str, str]
+
+    def send(self) -> AsyncGenerator[bytes, None]:
+        """The body from its start."""
+
+    def rewind(self) -> bool:
+        """Whether the body can be sent once more from its start."""
+
+
+class WholeBody:
+    """A file that is here as a whole. Raises STORE_REFUSED for a ZIP archive."""
+
+    def __init__(self, data: bytes) -> None:
+        if data.startswith(_ZIP):
+            raise _archive()
+        self.handed_over = False
+        self.failure: BaseException | None = None
+        self.headers: Mapping[str, str] = {**_DICOM, "content-length": str(len(data))}
+        self._data = data
+
+    async def send(self) -> AsyncGenerator[bytes, None]:
+        """The body."""
+        self.handed_over = True
+        yield self._data
+
+    def rewind(self) -> bool:
+        """Always."""
+        return True
 
 
 class ReplayableBody:
@@ -28,8 +65,8 @@ class ReplayableBody:
 
     def __init__(self, chunks: AsyncIterable[bytes]) -> None:
         self.failure: BaseException | None = None
-        # All of it is with the HTTP client: whatever that tells, the server may have had all of it.
         self.handed_over = False
+        self.headers: Mapping[str, str] = _DICOM
         self._source = chunks
         self._reader: asyncio.Task[None] | None = None
         self._slot: bytes | None = None
@@ -132,5 +169,9 @@ async def _no_archive(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, Non
         if len(head) < len(_ZIP):
             head += chunk[: len(_ZIP) - len(head)]
             if head == _ZIP:
-                raise ServiceError(Reason.STORE_REFUSED, "The file is a ZIP archive. Send the files in it one by one.")
+                raise _archive()
         yield chunk
+
+
+def _archive() -> ServiceError:
+    return ServiceError(Reason.STORE_REFUSED, "The file is a ZIP archive. Send the files in it one by one.")

@@ -32,6 +32,7 @@ from pacs_gateway.domain.study import (
 from pacs_gateway.domain.tags import DicomTags, Edits, HeaderEdit
 from pacs_gateway.domain.upload import KnownRequest
 from pacs_gateway.domain.upload_log import Deletion, Difference, UploadLog, UploadLogEntry, UploadLogFilter
+from pacs_gateway.domain.whose import Claims, Known
 from pacs_gateway.use_cases.quarantine_ports import QuarantineEntries
 from service_runtime.errors import ServiceError
 
@@ -81,6 +82,9 @@ class Pacs(Protocol):
 
         Where all of the file was sent and no answer made sense, it may be stored: is_fate_unknown of what is raised.
         """
+
+    async def store_whole(self, data: bytes) -> StoredInstance:
+        """Stores one file that is here as a whole. Raises as `store`."""
 
     async def fingerprint(self, orthanc_id: str, *, read_again: bool = True) -> Fingerprint | None:
         """Size and MD5 of a stored instance; None where there is none. `read_again`: proved by reading it, else noted
@@ -231,8 +235,8 @@ class UploadLogs(Protocol):
 class LedgerEntries(Protocol):
     """The ledger, within a transaction."""
 
-    async def write(self, step: Step) -> None:
-        """Adds a step, as Ledger.write does."""
+    async def write(self, *steps: Step) -> None:
+        """Adds steps, as Ledger.write does."""
 
     async def of_instance(self, orthanc_id: str) -> Sequence[LedgerFile]:
         """Entries of an instance of which all has come, the newest first."""
@@ -328,11 +332,16 @@ class UnitOfWork(Protocol):
     async def lock_study(self, study_uid: str) -> None:
         """Waits for, and holds until the end of the transaction, the right to change what is known of a study."""
 
-    async def share_study(self, study_uid: str) -> None:
-        """Waits until nobody has that right, and keeps it from everybody until the end of the transaction."""
+    async def share_studies(self, study_uids: Collection[str]) -> Collection[str]:
+        """Keeps that right from everybody until the end of the transaction, for those of the studies of which nobody
+        has it, or waits for it; which these are.
+        """
 
     async def lock_order(self, order_id: UUID) -> None:
         """Waits for, and holds until the end of the transaction, the right to say which study an order has."""
+
+    async def look_up(self, claims: Sequence[Claims]) -> Sequence[Known]:
+        """What the registry and the logs know of each of these files, in a few statements however many they are."""
 
     async def commit(self) -> None:
         """Makes the changes last."""

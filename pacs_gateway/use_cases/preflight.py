@@ -45,6 +45,7 @@ class Preflight:
         self._edits = edits_of(options, patient)
         self._filing = Filing(
             database=uploads.database,
+            lookups=uploads.lookups,
             pacs=uploads.pacs,
             unknown=uploads.unknown,
             options=options,

@@ -15,16 +15,15 @@ import structlog
 
 from pacs_gateway.domain.identifiers import orthanc_id
 from pacs_gateway.domain.ledger import KEPT, Content, FileState, LedgerFile, Step
-from pacs_gateway.domain.matching import expect_filed_as, expect_of_patient, is_study_of, other_patient
-from pacs_gateway.domain.registry import Order, OrderStudy, Patient
+from pacs_gateway.domain.registry import Patient
 from pacs_gateway.domain.study import Fingerprint, StoredInstance
 from pacs_gateway.domain.tags import DicomTags
 from pacs_gateway.domain.upload import FileStatus, OnConflict, StoredFile
-from pacs_gateway.domain.upload_log import UploadLog
-from pacs_gateway.use_cases.filing import Accepted, as_it_is_now, begun_log, order_of
-from pacs_gateway.use_cases.ports import Clock, Database, Pacs, TagService, UnitOfWork, is_fate_unknown
+from pacs_gateway.use_cases.confirming import Confirming, HeldError, Sent, conflict, unverified
+from pacs_gateway.use_cases.filing import Accepted, as_it_is_now, order_of
+from pacs_gateway.use_cases.ports import Clock, Database, Pacs, TagService, is_fate_unknown
 from pacs_gateway.use_cases.sessions import expect_in_session
-from pacs_gateway.use_cases.streams import Incoming, Outgoing
+from pacs_gateway.use_cases.streams import Incoming, Outgoing, SenderLeftError, Whole
 from service_runtime.errors import Reason, ServiceError
 
 log = structlog.get_logger()
@@ -38,14 +37,6 @@ _WAIT_BEGUN_SECONDS = 0.5
 _POLL_SECONDS = (0.02, 0.5)
 
 
-class _HeldError(Exception):
-    """Ends the way of a file that is not to be stored, for what the PACS holds is to stay."""
-
-    def __init__(self, status: FileStatus) -> None:
-        super().__init__(status)
-        self.status = status
-
-
 class Storing:
     """Stores one file. Use `run` once."""
 
@@ -57,6 +48,7 @@ class Storing:
         database: Database,
         pacs: Pacs,
         tag_service: TagService,
+        confirming: Confirming,
         clock: Clock,
         on_conflict: OnConflict,
         edited: bool,
@@ -73,6 +65,7 @@ class Storing:
         self._database = database
         self._pacs = pacs
         self._tag_service = tag_service
+        self._confirming = confirming
         self._clock = clock
         self._on_conflict = on_conflict
         self._edited = edited
@@ -80,19 +73,22 @@ class Storing:
         self._request_begun = False
         self._room_made = False
 
-    async def run(self, chunks: AsyncIterable[bytes]) -> StoredFile:
-        """Stores the file. Raises INSTANCE_CONFLICT, STUDY_PATIENT_MISMATCH, STORE_REFUSED, STORE_UNVERIFIED, what the
-        chunks raise, and what says that a part is away.
+    async def run(self, file: Whole | AsyncIterable[bytes]) -> StoredFile:
+        """Stores the file, which is here as a whole, or still comes. Raises INSTANCE_CONFLICT, STUDY_PATIENT_MISMATCH,
+        STORE_REFUSED, STORE_UNVERIFIED, what reading it raises, and what says that a part is away.
         """
-        outgoing = Outgoing(chunks, first=self._note_begin, last=self._note_all)
         try:
-            stored = await self._pacs.store(outgoing)
-        except _HeldError as held:
+            if isinstance(file, Whole):
+                await self._note_all(file.content)
+                stored = await self._pacs.store_whole(file.data)
+            else:
+                stored = await self._pacs.store(Outgoing(file, first=self._note_begin, last=self._note_all))
+        except HeldError as held:
             if held.status is FileStatus.KEPT:
                 return await self._keep()
             stored = self._as_held()
         except BaseException as error:
-            defect = outgoing.complete and not isinstance(error, ServiceError)
+            defect = self.past_return and not isinstance(error, ServiceError)
             unknown = defect or self._room_made or is_fate_unknown(error)
             await self.give_up(error, state=FileState.RECEIVED if unknown else None)
             raise
@@ -127,7 +123,7 @@ class Storing:
             await self._database.ledger.write(Step(self._entry))
 
     async def _note_all(self, content: Content) -> None:
-        """Before the last byte goes to Orthanc. Raises _HeldError where that is not to be, INSTANCE_CONFLICT, and what
+        """Before the last byte goes to Orthanc. Raises HeldError where that is not to be, INSTANCE_CONFLICT, and what
         the file's session refuses it for.
         """
         self._entry = self._entry.sent(self._incoming.content, content)
@@ -162,11 +158,11 @@ class Storing:
     async def _meet(self, held: Fingerprint, rivals: Sequence[LedgerFile]) -> None:
         """The PACS holds an instance with the file's identifiers. Raises unless the file is to take its place."""
         if held == self._entry.stored.fingerprint or self._entry.same_as(held, rivals) is not None:
-            raise _HeldError(FileStatus.ALREADY_STORED)
+            raise HeldError(FileStatus.ALREADY_STORED)
         if self._on_conflict is OnConflict.KEEP:
-            raise _HeldError(FileStatus.KEPT)
+            raise HeldError(FileStatus.KEPT)
         if self._on_conflict is OnConflict.REJECT:
-            raise _conflict()
+            raise conflict()
         await self._make_room(held)
 
     async def _make_room(self, held: Fingerprint) -> None:
@@ -178,7 +174,7 @@ class Storing:
             await work.lock_study(self._entry.study_instance_uid)
             now = await self._pacs.fingerprint(self._entry.orthanc_id, read_again=False)
             if now not in {None, held}:
-                raise _conflict()
+                raise conflict()
             self._room_made = True
             await self._pacs.delete_instance(self._entry.orthanc_id)
             await work.ledger.forget_instance(self._entry.orthanc_id)
@@ -186,9 +182,10 @@ class Storing:
         log.warning("instance overwritten", ledger_entry_id=str(self._entry.id))
 
     async def _confirm_or_take_back(self, stored: StoredInstance) -> StoredFile:
+        sent = Sent(self._accepted, self._entry, stored, self._on_conflict, self._edited, self._began)
         try:
-            return await self._confirm(stored)
-        except _HeldError:
+            confirmed = await self._confirming.confirm(sent)
+        except HeldError:
             return await self._keep()
         except Exception as error:
             failure = await self._take_back(stored, error)
@@ -196,98 +193,8 @@ class Storing:
             if failure is error:
                 raise
             raise failure from error
-
-    async def _confirm(self, stored: StoredInstance) -> StoredFile:
-        """Compares what Orthanc holds with what was sent, and says so in the ledger, the log and the order. Under the
-        study's lock, so that no deletion comes between: one that is shared, unless nothing of the study is stored yet.
-        """
-        accepted, uid = self._accepted, self._entry.study_instance_uid
-        expect_filed_as(accepted.tags, stored)
-        for alone in (False, True):
-            async with self._database.begin() as work:
-                await (work.lock_study(uid) if alone else work.share_study(uid))
-                known = (await work.upload_logs.by_study([uid])).get(uid)
-                patient = accepted.patient
-                if known is None or known.patient_id != patient.id:
-                    patient = await as_it_is_now(work, patient)
-                holds_files = known is not None and known.holds_files
-                if known is not None and holds_files and not is_study_of(known, patient, accepted.tags):
-                    raise other_patient()
-                if holds_files or alone:
-                    content = await self._verified(work, stored)
-                    return await self._say_stored(work, known, patient, stored, content, alone=alone)
-        raise AssertionError  # the second time round has the lock alone
-
-    async def _verified(self, work: UnitOfWork, stored: StoredInstance) -> Content:
-        """What Orthanc holds, when it is what was sent, or came of the same file before."""
-        held = await self._pacs.fingerprint(stored.orthanc_id)
-        if held == self._entry.stored.fingerprint:
-            return self._entry.stored
-        if not stored.already_stored or held is None:
-            raise _unverified()
-        same = self._entry.same_as(held, await work.ledger.of_instance(self._entry.orthanc_id))
-        if same is None:
-            raise _HeldError(FileStatus.KEPT) if self._on_conflict is OnConflict.KEEP else _conflict()
-        return same
-
-    async def _say_stored(
-        self,
-        work: UnitOfWork,
-        known: UploadLog | None,
-        patient: Patient,
-        stored: StoredInstance,
-        content: Content,
-        *,
-        alone: bool,
-    ) -> StoredFile:
-        """What the patient, the order and the study were when the file was accepted may have changed meanwhile."""
-        accepted = self._accepted
-        entry = begun_log(known, patient, accepted.original, self._entry)
-        if alone and entry != known:
-            await work.upload_logs.save(entry)
-        facts = entry.facts_of(
-            accepted.tags,
-            orthanc_study_id=stored.orthanc_study_id,
-            order_id=order_of(accepted),
-            edited=self._edited or accepted.tags != accepted.original,
-        )
-        order = accepted.order
-        step = Step(
-            replace(self._entry.verified(content, at=self._clock()), upload_log_id=entry.id),
-            facts=facts if entry.with_facts(facts) != entry else None,
-            order_id=order_of(accepted),
-            order_study=await self._order_study(work, order, patient, stored) if order is not None else None,
-            seconds=time.monotonic() - self._began,
-        )
-        if alone:
-            await work.ledger.write(step)
-            await work.commit()
-        else:
-            await self._database.ledger.write(step)
         status = FileStatus.ALREADY_STORED if stored.already_stored else FileStatus.STORED
-        return self._outcome(status, accepted.tags, step.file, patient)
-
-    async def _order_study(
-        self, work: UnitOfWork, order: Order, patient: Patient, stored: StoredInstance
-    ) -> OrderStudy:
-        """What the order says of the study. Under the order's lock, so that the last count is the one that stays."""
-        tags = self._accepted.tags
-        await work.lock_order(order.id)
-        expect_of_patient(await work.orders.get(order.id) or order, patient)
-        counts = (await self._pacs.counts([tags.study_instance_uid])).get(tags.study_instance_uid)
-        if counts is None:
-            raise _unverified()
-        return OrderStudy(
-            study_instance_uid=tags.study_instance_uid,
-            orthanc_study_id=stored.orthanc_study_id,
-            number_of_series=counts.number_of_series,
-            number_of_images=counts.number_of_instances,
-            study_date=tags.study_date,
-            study_time=tags.study_time,
-            uploaded_by_id=self._entry.uploaded_by_id,
-            uploaded_at=self._clock(),
-            upload_source=self._entry.upload_source,
-        )
+        return self._outcome(status, self._accepted.tags, confirmed.file, confirmed.patient)
 
     async def _take_back(self, stored: StoredInstance, error: Exception) -> Exception:
         """Deletes the instance that this upload brought, unless the file is to be sent again, or a log counts it: then
@@ -312,7 +219,7 @@ class Storing:
         except BaseException as error:
             await self.give_up(error)
             if isinstance(error, ServiceError) and error.reason is Reason.EMPTY_FILE:
-                raise _unverified() from error
+                raise unverified() from error
             raise
         file = self._entry.failed(KEPT, at=self._clock())
         await self._database.ledger.write(Step(file, seconds=time.monotonic() - self._began, counts=False))
@@ -336,20 +243,6 @@ class Storing:
         )
 
 
-def _conflict() -> ServiceError:
-    return ServiceError(
-        Reason.INSTANCE_CONFLICT,
-        "The PACS holds an instance with this SOPInstanceUID and other content, and keeps it. Give the file a new "
-        "SOPInstanceUID, or say with on_conflict which of the two is to stay.",
-    )
-
-
-def _unverified() -> ServiceError:
-    return ServiceError(
-        Reason.STORE_UNVERIFIED, "What Orthanc holds after storing is not what was sent. Send the file again."
-    )
-
-
 def _is_unknown(error: BaseException) -> bool:
     """Whether a part went away, so that what became of the file is not known."""
     return isinstance(error, ServiceError) and error.retry_after is not None
@@ -358,4 +251,4 @@ def _is_unknown(error: BaseException) -> bool:
 def _reason_of(error: BaseException) -> str:
     if isinstance(error, ServiceError):
         return error.reason
-    return CANCELLED if isinstance(error, asyncio.CancelledError) else Reason.INTERNAL_ERROR
+    return CANCELLED if isinstance(error, asyncio.CancelledError | SenderLeftError) else Reason.INTERNAL_ERROR

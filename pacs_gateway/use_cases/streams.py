@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pacs_gateway.domain.ledger import Content
@@ -13,8 +14,34 @@ from service_runtime.errors import Reason, ServiceError
 
 T = TypeVar("T")
 
-# Most files of most studies are no longer than this, and so wait for nothing twice.
+# How much of a file on its way to the PACS is held back at a time.
 _HELD_BACK_BYTES = 256 * 1024
+# To hash less than this takes no longer than to have another thread do it.
+_HASHED_AT_ONCE_BYTES = 32 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A file that is in memory as a whole, as it goes to the PACS."""
+
+    data: bytes
+    content: Content
+
+    @classmethod
+    async def of(cls, data: bytes) -> "Whole":
+        """The file with its digests."""
+        if len(data) < _HASHED_AT_ONCE_BYTES:
+            return cls(data, _content_of(data))
+        return cls(data, await asyncio.to_thread(_content_of, data))
+
+
+def _content_of(data: bytes) -> Content:
+    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    return Content(len(data), hashlib.sha256(data).hexdigest(), md5)
+
+
+class SenderLeftError(Exception):
+    """Ends the chunks of a file whose sender went away."""
 
 
 class Keeping:
@@ -24,9 +51,13 @@ class Keeping:
         self._max_bytes = max_bytes
         self._held = 0
 
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether so many bytes more may be taken up."""
+        return self._held + size_bytes <= self._max_bytes
+
     def take(self, size_bytes: int) -> None:
         """Takes up so many bytes more. Raises OVERLOADED."""
-        if self._held + size_bytes > self._max_bytes:
+        if not self.has_room(size_bytes):
             raise ServiceError(
                 Reason.OVERLOADED,
                 "The beginnings of all the files under way take up as much memory as they may. Retry.",
@@ -55,8 +86,30 @@ class Replayable:
         self._kept: list[bytes] = []
         self._coming: asyncio.Task[bytes | None] | None = None
 
+    async def hold(self, max_bytes: int) -> bytes | None:
+        """All of it, where it is no longer than that and there is room to keep it; else None. What was taken in for it
+        is there to be read. To be called first, and not again when it was cancelled.
+        """
+        size = 0
+        while size <= max_bytes and self._keeping.has_room(max_bytes - size):
+            chunk = await anext(self._source, None)
+            if chunk is None:
+                return self._kept[0] if len(self._kept) == 1 else b"".join(self._kept)
+            size += len(chunk)
+            self._keeping.take(len(chunk))
+            self._kept.append(chunk)
+        return None
+
+    async def breaking_off(self, error: Exception) -> AsyncGenerator[bytes, None]:
+        """What was taken in, then the error."""
+        for known in tuple(self._kept):
+            yield known
+        raise error
+
     async def beginning(self) -> AsyncGenerator[bytes, None]:
         """The chunks, as far as the reader goes. Raises OVERLOADED where there is no room to keep them."""
+        for known in tuple(self._kept):
+            yield known
         while (chunk := await self._next()) is not None:
             self._keeping.take(len(chunk))
             self._kept.append(chunk)

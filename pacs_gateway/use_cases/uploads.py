@@ -1,15 +1,16 @@
 """Storing files under the right patient and order, with a ledger of them.
 
-The way of a file, in `Upload.store`: its tags are read, the edits are made, its patient and order are found and checked
-(`filing`), Orthanc stores it with its entry in the ledger a step ahead, it is read back and compared, and the log and
-the order are brought up to date (`storing`).
+The way of a file: it is taken in (`Upload.take`), as a whole where it is small. In `FileUpload.store` its tags are read
+and the edits are made, its patient and order are found and checked (`filing`), Orthanc stores it with its entry in the
+ledger a step ahead (`storing`), what Orthanc holds is compared with what was sent, and the log and the order are
+brought up to date (`confirming`).
 """
 
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterable
+from contextlib import aclosing, suppress
 from uuid import UUID
 
 from pacs_gateway.domain.identifiers import orthanc_id
@@ -17,15 +18,23 @@ from pacs_gateway.domain.ledger import LedgerFile, digest_of
 from pacs_gateway.domain.matching import edits_of, expect_of_patient
 from pacs_gateway.domain.quarantine import Refused
 from pacs_gateway.domain.registry import Order, Patient
-from pacs_gateway.domain.tags import DicomTags
+from pacs_gateway.domain.tags import DicomTags, HeaderEdit
 from pacs_gateway.domain.upload import StoredFile, UnknownPatients, UploadOptions
-from pacs_gateway.use_cases.filing import Accepted, Filing
+from pacs_gateway.use_cases.confirming import Confirming
+from pacs_gateway.use_cases.filing import Accepted, Filing, Lookups
 from pacs_gateway.use_cases.media import DirectoryReader
 from pacs_gateway.use_cases.ports import Clock, Database, Pacs, TagService
 from pacs_gateway.use_cases.quarantine import Quarantine
 from pacs_gateway.use_cases.storing import Storing
-from pacs_gateway.use_cases.streams import Incoming, Keeping, Replayable, to_the_end
+from pacs_gateway.use_cases.streams import Incoming, Keeping, Replayable, SenderLeftError, Whole, to_the_end
+from pacs_gateway.use_cases.turns import Turns
 from service_runtime.errors import Reason, ServiceError, not_found
+
+# A file of at most this size is taken in before anything is done with it: most files of most studies are shorter.
+_HELD_BYTES = 1024 * 1024
+# What tag_service is sent of it: hardly a header is longer, and hardly more stands behind the pixels.
+_BEGINNING_BYTES = 64 * 1024
+_ENDING_BYTES = 1024
 
 
 class Uploads:
@@ -50,6 +59,8 @@ class Uploads:
         self.unknown = unknown
         self.keeping = keeping
         self.quarantine = quarantine
+        self.lookups = Lookups(database)
+        self.confirming = Confirming(database=database, pacs=pacs, clock=clock)
         self.directories = DirectoryReader(tag_service, keeping)
 
     async def open(self, options: UploadOptions, *, by: UUID, keeps_refused: bool = True) -> "Upload":
@@ -81,7 +92,7 @@ class Uploads:
 
 
 class Upload:
-    """Stores the files of one upload, one after the other."""
+    """Stores the files of one upload."""
 
     def __init__(
         self,
@@ -94,14 +105,16 @@ class Upload:
         quarantine: Quarantine | None,
     ) -> None:
         self.id = uuid.uuid4()
-        self._uploads = uploads
-        self._options = options
-        self._by = by
-        self._quarantine = quarantine
-        self._edits = edits_of(options, patient)
-        self._edits_sha256 = digest_of(self._edits)
-        self._filing = Filing(
+        self.uploads = uploads
+        self.options = options
+        self.by = by
+        self.quarantine = quarantine
+        self.edits = edits_of(options, patient)
+        self.edits_sha256 = digest_of(self.edits)
+        self.turns = Turns()
+        self.filing = Filing(
             database=uploads.database,
+            lookups=uploads.lookups,
             pacs=uploads.pacs,
             unknown=uploads.unknown,
             options=options,
@@ -111,43 +124,107 @@ class Upload:
 
     async def store(self, name: str, chunks: AsyncIterable[bytes]) -> StoredFile:
         """Stores one file, whose sender calls it `name`. Raises what ris.pacs.v1.UploadService.Upload documents."""
-        if self._quarantine is None:
-            return await self._store(name, chunks)
-        watched = self._quarantine.watch(chunks)
-        try:
-            return await self._store(name, watched, accepted=watched.forget)
-        except ServiceError as error:
-            await self._quarantine.take(error, watched, self._refused(name))
-            raise
-        finally:
-            watched.forget()
+        async with aclosing(await self.take(name, chunks)) as file:
+            return await file.store()
 
-    async def _store(
-        self, name: str, chunks: AsyncIterable[bytes], *, accepted: Callable[[], None] = lambda: None
-    ) -> StoredFile:
-        """Stores one file. `accepted` is called once it is known whose it is, and that it may be stored."""
+    async def take(self, name: str, chunks: AsyncIterable[bytes]) -> "FileUpload":
+        """Takes a file in: all of it where it is small. To be stored, and closed."""
         began = time.monotonic()
-        tag_service, keeping = self._uploads.tag_service, self._uploads.keeping
         incoming = Incoming(chunks)
-        async with aclosing(Replayable(incoming, keeping)) as source:
-            original = await tag_service.read_tags(source.beginning())
-            # Also without edits: tag_service sees to the end of the file, and so finds one that is cut short.
-            edited = tag_service.modify(source.whole(), self._edits)
-            async with aclosing(edited), aclosing(Replayable(edited, keeping)) as body:
-                tags = original if self._edits.is_empty else await tag_service.read_tags(body.beginning())
-                belongs = await self._accept(name, original, tags, incoming, began)
-                accepted()
-                storing = self._storing(belongs, incoming, began)
-                # Once Orthanc has been sent all of it, it may have stored it: what follows is then done even if the
-                # sender goes away. Before that, the file is broken off with its sender.
-                return await to_the_end(storing.run(body.whole()), unless=lambda: not storing.past_return)
+        source = Replayable(incoming, self.uploads.keeping)
+        try:
+            whole = await source.hold(_HELD_BYTES)
+        except BaseException as error:
+            await to_the_end(self._broken_off(name, source, error))
+            raise
+        return FileUpload(self, name, incoming, source, whole=whole, began=began)
 
-    async def _accept(
-        self, name: str, original: DicomTags, tags: DicomTags, incoming: Incoming, began: float
-    ) -> Accepted:
+    async def _broken_off(self, name: str, source: Replayable, error: BaseException) -> None:
+        """A file that breaks off while it is taken in fails in its study's log, as one that breaks off later does."""
+        async with aclosing(source):
+            reason = error if isinstance(error, ServiceError) else SenderLeftError()
+            incoming = Incoming(source.breaking_off(reason))
+            cut = Replayable(incoming, self.uploads.keeping)
+            async with aclosing(FileUpload(self, name, incoming, cut, whole=None, began=time.monotonic())) as file:
+                with suppress(ServiceError, SenderLeftError):
+                    await file.store()
+
+
+class FileUpload:
+    """A file of an upload that has begun to come. Use `store` once, then `aclose`."""
+
+    def __init__(
+        self,
+        upload: Upload,
+        name: str,
+        incoming: Incoming,
+        source: Replayable,
+        *,
+        whole: bytes | None,
+        began: float,
+    ) -> None:
+        """`whole` is all of it, None of one that still comes from `source`."""
+        self._upload = upload
+        self._uploads = upload.uploads
+        self._name = name
+        self._incoming = incoming
+        self._source = source
+        self._whole = whole
+        self._began = began
+        self._turn = upload.turns.take()
+
+    @property
+    def has_come(self) -> bool:
+        """Whether all of it is here: to store it, nothing is read of its sender."""
+        return self._whole is not None
+
+    async def aclose(self) -> None:
+        """Keeps nothing of it any more."""
+        self._turn.end()
+        await self._source.aclose()
+
+    async def store(self) -> StoredFile:
+        """Stores it. Raises what Upload.store does."""
+        if self._whole is not None:
+            edit = await self._header_of(self._whole)
+            if edit is not None and edit.original is not None and edit.tags is not None:
+                edited = await Whole.of(edit.header + self._whole[edit.header_size :])
+                return await self._store(edit.original, edit.tags, edited)
+        edits, tag_service = self._upload.edits, self._uploads.tag_service
+        original = await tag_service.read_tags(self._source.beginning())
+        # Also without edits: tag_service sees to the end of the file, and so finds one that is cut short.
+        modified = tag_service.modify(self._source.whole(), edits)
+        async with aclosing(modified), aclosing(Replayable(modified, self._uploads.keeping)) as body:
+            tags = original if edits.is_empty else await tag_service.read_tags(body.beginning())
+            return await self._store(original, tags, body.whole())
+
+    async def _header_of(self, whole: bytes) -> HeaderEdit | None:
+        """The file's header as edited; None where its ends do not tell, or something is wrong with it: sent through
+        tag_service as a whole, it is known by then to which study the failure belongs.
+        """
+        beginning, ending = whole[:_BEGINNING_BYTES], whole[_BEGINNING_BYTES:][-_ENDING_BYTES:]
+        try:
+            edit = await self._uploads.tag_service.modify_header(
+                beginning, len(whole), self._upload.edits, ending=ending
+            )
+        except ServiceError as error:
+            if error.retry_after is not None:
+                raise
+            return None
+        return None if edit.needs_whole_file else edit
+
+    async def _store(self, original: DicomTags, tags: DicomTags, file: Whole | AsyncIterable[bytes]) -> StoredFile:
+        entry = self._entry_of(tags)
+        await self._turn.come(entry.orthanc_id)
+        accepted = await self._accept(original, tags, entry)
+        storing = self._storing(accepted)
+        # Once Orthanc has been sent all of it, it may have stored it: what follows is then done even if the sender
+        # goes away. Before that, the file is broken off with its sender.
+        return await to_the_end(storing.run(file), unless=lambda: not storing.past_return)
+
+    async def _accept(self, original: DicomTags, tags: DicomTags, entry: LedgerFile) -> Accepted:
         """Where the file belongs. Broken off around its entry in the ledger, which may be made, that is closed."""
-        entry = self._entry_of(name, tags)
-        filing = asyncio.ensure_future(self._filing.accept(original, tags, entry))
+        filing = asyncio.ensure_future(self._upload.filing.accept(original, tags, entry))
         try:
             return await asyncio.shield(filing)
         except ServiceError as error:
@@ -159,47 +236,48 @@ class Upload:
             # A transaction is short: to see it through is simpler than to find out how far it came.
             accepted = await to_the_end(_outcome_of(filing))
             if accepted is not None and accepted.known_to_ledger:
-                await to_the_end(self._storing(accepted, incoming, began).give_up(error))
+                await to_the_end(self._storing(accepted).give_up(error))
             raise
 
-    def _refused(self, name: str) -> Refused:
+    def _refused(self) -> Refused:
         return Refused(
-            name=name,
-            upload_id=self.id,
-            uploaded_by_id=self._by,
-            options=self._options,
-            edits_sha256=self._edits_sha256,
+            name=self._name,
+            upload_id=self._upload.id,
+            uploaded_by_id=self._upload.by,
+            options=self._upload.options,
+            edits_sha256=self._upload.edits_sha256,
         )
 
-    def _entry_of(self, name: str, tags: DicomTags) -> LedgerFile:
+    def _entry_of(self, tags: DicomTags) -> LedgerFile:
         identifiers = (tags.study_instance_uid, tags.series_instance_uid, tags.sop_instance_uid)
         return LedgerFile(
             id=uuid.uuid4(),
-            upload_id=self.id,
+            upload_id=self._upload.id,
             upload_log_id=None,
-            uploaded_by_id=self._by,
-            upload_source=self._options.source,
+            uploaded_by_id=self._upload.by,
+            upload_source=self._upload.options.source,
             study_instance_uid=tags.study_instance_uid,
             series_instance_uid=tags.series_instance_uid,
             sop_instance_uid=tags.sop_instance_uid,
             orthanc_id=orthanc_id(tags.patient_id, *identifiers),
-            filename=name,
-            edits_sha256=self._edits_sha256,
+            filename=self._name,
+            edits_sha256=self._upload.edits_sha256,
             received_at=self._uploads.clock(),
-            session_id=self._options.session_id,
+            session_id=self._upload.options.session_id,
         )
 
-    def _storing(self, accepted: Accepted, incoming: Incoming, began: float) -> Storing:
+    def _storing(self, accepted: Accepted) -> Storing:
         return Storing(
             accepted,
-            incoming,
+            self._incoming,
             database=self._uploads.database,
             pacs=self._uploads.pacs,
             tag_service=self._uploads.tag_service,
+            confirming=self._uploads.confirming,
             clock=self._uploads.clock,
-            on_conflict=self._options.on_conflict,
-            edited=not self._edits.is_empty,
-            began=began,
+            on_conflict=self._upload.options.on_conflict,
+            edited=not self._upload.edits.is_empty,
+            began=self._began,
         )
 
 

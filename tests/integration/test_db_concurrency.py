@@ -82,23 +82,25 @@ async def unavailable_after(awaitable: Awaitable[Any]) -> float:
     return time.monotonic() - began
 
 
-async def test_a_study_may_be_shared(database: PostgresDatabase) -> None:
-    """Many share the lock of a study at once; who wants it alone waits for all of them, and they for that one."""
+async def test_studies_may_be_shared(database: PostgresDatabase) -> None:
+    """Many share the lock of a study at once. Who wants it alone waits for all of them; those who would share it are
+    told that they cannot, also while somebody waits for it, and get what else is free.
+    """
     async with database.begin() as first, database.begin() as second, database.begin() as third:
-        await first.share_study("1.2")
-        await second.share_study("1.2")
+        assert set(await first.share_studies(["1.2", "1.3"])) == {"1.2", "1.3"}
+        assert set(await second.share_studies(["1.2"])) == {"1.2"}
         alone = asyncio.create_task(third.lock_study("1.2"))
         await asyncio.sleep(0.1)
         assert not alone.done()
+        async with database.begin() as fourth:
+            assert set(await fourth.share_studies(["1.2", "1.3"])) == {"1.3"}
         await first.commit()
         await second.commit()
         await alone
         async with database.begin() as fourth:
-            sharing = asyncio.create_task(fourth.share_study("1.2"))
-            await asyncio.sleep(0.1)
-            assert not sharing.done()
+            assert await fourth.share_studies(["1.2"]) == frozenset()
             await third.commit()
-            await sharing
+            assert set(await fourth.share_studies(["1.2"])) == {"1.2"}
 
 
 async def test_an_order_is_locked_apart_from_studies(database: PostgresDatabase) -> None:
@@ -211,7 +213,7 @@ async def test_uploads_go_on_while_the_ris_gives_ids(database: PostgresDatabase)
         uid = f"1.2.{mrn}"
         for number in range(6):
             async with database.begin() as work:
-                await work.share_study(uid)
+                assert await work.share_studies([uid])
                 log = (await work.upload_logs.by_study([uid]))[uid]
                 # As long as a file takes to be read back: the RIS may give the patient its id meanwhile.
                 await asyncio.sleep(0.01)

@@ -196,8 +196,8 @@ async def test_the_ledger_is_written_though_all_connections_are_taken(migrated: 
     database = PostgresDatabase(migrated.url, pool_size=2)
     try:
         async with asyncio.timeout(3), database.begin() as first, database.begin() as second:
-            await first.share_study("1.2.3")
-            await second.share_study("1.2.3")
+            await first.share_studies(["1.2.3"])
+            await second.share_studies(["1.2.3"])
             await asyncio.gather(*(database.ledger.write(Step(file_of(world.log, number))) for number in range(2)))
     finally:
         await database.close()

@@ -65,12 +65,12 @@ async def test_a_file_may_come_slowly(pacs: Orthanc, backdoor: Backdoor) -> None
     assert await backdoor.file(stored.orthanc_id) == data
 
 
-@pytest.mark.parametrize("size", [1000, 64 * 1024, 10 * _MIB])
-async def test_a_file_is_stored_as_it_is(pacs: Orthanc, backdoor: Backdoor, size: int) -> None:
-    """Whatever the chunks, Orthanc holds the very bytes, and the fingerprint is theirs."""
+@pytest.mark.parametrize("size", [1000, 64 * 1024, 10 * _MIB, None])
+async def test_a_file_is_stored_as_it_is(pacs: Orthanc, backdoor: Backdoor, size: int | None) -> None:
+    """Whatever the chunks, or as a whole, Orthanc holds the very bytes, and the fingerprint is theirs."""
     made = dataset()
     data = encoded(made)
-    stored = await pacs.store(chunks_of(data, size))
+    stored = await (pacs.store_whole(data) if size is None else pacs.store(chunks_of(data, size)))
     assert not stored.already_stored
     assert await backdoor.instances_of(made.StudyInstanceUID) == [stored.orthanc_id]
     assert await backdoor.file(stored.orthanc_id) == data

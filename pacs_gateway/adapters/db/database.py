@@ -1,7 +1,7 @@
 """The port `Database` over PostgreSQL."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 from uuid import UUID
@@ -13,6 +13,7 @@ from pacs_gateway.adapters.db.engine import connector
 from pacs_gateway.adapters.db.failures import deadline, not_migrated
 from pacs_gateway.adapters.db.group_ledger import PostgresGroupLedger
 from pacs_gateway.adapters.db.ledger import PostgresLedger
+from pacs_gateway.adapters.db.lookups import look_up
 from pacs_gateway.adapters.db.models import SCHEMA_REVISION
 from pacs_gateway.adapters.db.orders import PostgresOrders
 from pacs_gateway.adapters.db.patients import PostgresPatients
@@ -22,6 +23,7 @@ from pacs_gateway.adapters.db.session import SERVER_LIMITS, Session
 from pacs_gateway.adapters.db.sessions import PostgresSessions
 from pacs_gateway.adapters.db.upload_logs import PostgresUploadLogs
 from pacs_gateway.adapters.db.users import PostgresUsers
+from pacs_gateway.domain.whose import Claims, Known
 from pacs_gateway.use_cases.ports import (
     LedgerEntries,
     Orders,
@@ -51,7 +53,8 @@ class PostgresUnitOfWork:
         self.patients: Patients = PostgresPatients(session)
         self.orders: Orders = PostgresOrders(session)
         self.users: Users = PostgresUsers(session)
-        self.upload_logs: UploadLogs = PostgresUploadLogs(session)
+        self._upload_logs = PostgresUploadLogs(session)
+        self.upload_logs: UploadLogs = self._upload_logs
         self.ledger: LedgerEntries = PostgresLedger(session, gateway_id)
         self.requests: UploadRequests = PostgresRequests(session, gateway_id)
         self.sessions: UploadSessions = PostgresSessions(session)
@@ -64,12 +67,15 @@ class PostgresUnitOfWork:
         """
         await self._session.lock_study(study_uid)
 
-    async def share_study(self, study_uid: str) -> None:
-        """Waits until nobody has that right, and keeps it from everybody until the end of the transaction.
-
-        Raises DATABASE_UNAVAILABLE when another holds it for too long.
+    async def share_studies(self, study_uids: Collection[str]) -> Collection[str]:
+        """Keeps that right from everybody until the end of the transaction, for those of the studies of which nobody
+        has it, or waits for it; which these are.
         """
-        await self._session.share_study(study_uid)
+        return await self._session.share_studies(study_uids)
+
+    async def look_up(self, claims: Sequence[Claims]) -> Sequence[Known]:
+        """What the registry and the logs know of each of these files."""
+        return await look_up(self._session, self._upload_logs, claims)
 
     async def lock_order(self, order_id: UUID) -> None:
         """Waits for, and holds until the end of the transaction, the right to say which study an order has.

@@ -8,10 +8,10 @@ from uuid import UUID, uuid4
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from pacs_gateway.adapters.db.group_writer import GroupWriter
 from pacs_gateway.adapters.db.ledger import write_steps
 from pacs_gateway.adapters.db.session import Session
 from pacs_gateway.domain.ledger import ABANDONED, LedgerFile, Step
+from pacs_gateway.use_cases.grouping import Grouping
 from service_runtime.errors import ServiceError
 
 # More than a process can have under way. Entries past it are found by their age.
@@ -35,7 +35,7 @@ class PostgresGroupLedger:
         self._engine = engine
         # Whether it has given a sign of life: before its first entry, at the latest.
         self._signed = False
-        self._writer: GroupWriter[Step, Sequence[LedgerFile]] = GroupWriter(self._write_all)
+        self._writer: Grouping[Step, Sequence[LedgerFile]] = Grouping(self._write_all)
 
     async def beat(self) -> None:
         """Gives a sign of life, and says which entries nobody here knows of any more."""
@@ -51,7 +51,7 @@ class PostgresGroupLedger:
 
     async def write(self, step: Step) -> Sequence[LedgerFile]:
         """Makes a step last. Raises DATABASE_UNAVAILABLE, OVERLOADED."""
-        return await self._writer.write(step)
+        return await self._writer.do(step)
 
     def abandon(self, entry_id: UUID) -> None:
         """Says that nobody here will write what becomes of a file: with the next sign of life, the database knows."""

@@ -146,9 +146,9 @@ class PostgresLedger:
         self._session = session
         self._gateway_id = gateway_id
 
-    async def write(self, step: Step) -> None:
-        """Adds the step. Raises DATABASE_UNAVAILABLE."""
-        await write_steps(self._session, [step], self._gateway_id)
+    async def write(self, *steps: Step) -> None:
+        """Adds the steps. Raises DATABASE_UNAVAILABLE."""
+        await write_steps(self._session, steps, self._gateway_id)
 
     async def of_instance(self, orthanc_id: str) -> Sequence[LedgerFile]:
         """Entries of an instance of which all has come, the newest first."""

@@ -44,7 +44,7 @@ class PostgresOrders:
     async def many(self, order_ids: Collection[UUID]) -> Mapping[UUID, Order]:
         """The orders with these ids."""
         rows = (await self._session.execute(select(orders).where(one_of(orders.c.id, order_ids)))).all()
-        return {row.id: _order(row) for row in rows}
+        return {row.id: order_of(row) for row in rows}
 
     async def by_accession(self, accession_number: str) -> Order | None:
         """The order with this accession number."""
@@ -52,7 +52,7 @@ class PostgresOrders:
             return None
         found = await self._session.execute(select(orders).where(orders.c.accession_number == accession_number))
         row = found.one_or_none()
-        return _order(row) if row is not None else None
+        return order_of(row) if row is not None else None
 
     async def fill(self, order_id: UUID, study: OrderStudy) -> None:
         """Sets the order's DICOM fields. The study's date and time are cut to their columns' length."""
@@ -110,7 +110,7 @@ class PostgresOrders:
             orders.c.status: status,
         }
         where = [column == value for column, value in wanted.items() if value is not None]
-        return await page_by_id(self._session, orders, where, request, _order)
+        return await page_by_id(self._session, orders, where, request, order_of)
 
     async def _known(self, wanted: Sequence[Wanted]) -> dict[UUID, Order]:
         named = or_(
@@ -118,7 +118,7 @@ class PostgresOrders:
             one_of(orders.c.accession_number, (entry.key for entry in wanted)),
         )
         rows = (await self._session.execute(select(orders).where(named))).all()
-        return {row.id: _order(row) for row in rows}
+        return {row.id: order_of(row) for row in rows}
 
     async def _refuse_unknown_patients(self, patient_ids: set[UUID]) -> None:
         found = await self._session.execute(select(patients.c.id).where(one_of(patients.c.id, patient_ids)))
@@ -147,7 +147,8 @@ def _row(order: Order) -> dict[str, Any]:
     }
 
 
-def _order(row: Row[Any]) -> Order:
+def order_of(row: Row[Any]) -> Order:
+    """The order of a row."""
     study = None
     if row.study_instance_uid is not None:
         study = OrderStudy(

@@ -36,13 +36,13 @@ class PostgresPatients:
     async def many(self, patient_ids: Collection[UUID]) -> Mapping[UUID, Patient]:
         """The patients with these ids."""
         rows = (await self._session.execute(select(patients).where(one_of(patients.c.id, patient_ids)))).all()
-        return {row.id: _patient(row) for row in rows}
+        return {row.id: patient_of(row) for row in rows}
 
     async def by_mrn(self, mrns: Collection[str]) -> Mapping[str, Patient]:
         """The patients with these MRNs, by MRN."""
         wanted = one_of(patients.c.mrn, filter(storable, mrns))
         rows = (await self._session.execute(select(patients).where(wanted))).all()
-        return {row.mrn: _patient(row) for row in rows}
+        return {row.mrn: patient_of(row) for row in rows}
 
     async def make_provisional(self, patient: Patient) -> Patient:
         """Adds the patient, unless another call has added the MRN meanwhile; the one that is there then.
@@ -55,7 +55,7 @@ class PostgresPatients:
         row = _row(patient) | {"is_provisional": True, "full_name": fitted(patients.c.full_name, patient.full_name)}
         await self._session.execute(insert(patients).values(row).on_conflict_do_nothing(index_elements=["mrn"]))
         found = await self._session.execute(select(patients).where(patients.c.mrn == patient.mrn))
-        return _patient(found.one())
+        return patient_of(found.one())
 
     async def upsert(self, entries: Sequence[PatientEntry]) -> Sequence[Patient]:
         """Makes or changes patients, in order. Raises REGISTRY_CONFLICT.
@@ -82,7 +82,7 @@ class PostgresPatients:
         if not storable(mrn or ""):
             return EMPTY
         where = [] if mrn is None else [patients.c.mrn == mrn]
-        return await page_by_id(self._session, patients, where, request, _patient)
+        return await page_by_id(self._session, patients, where, request, patient_of)
 
     async def _known(self, wanted: Sequence[Wanted]) -> list[Known]:
         named = or_(
@@ -119,5 +119,6 @@ def _row(patient: Patient) -> dict[str, Any]:
     }
 
 
-def _patient(row: Row[Any]) -> Patient:
+def patient_of(row: Row[Any]) -> Patient:
+    """The patient of a row."""
     return Patient(row.id, row.mrn, row.full_name, row.birth_date, row.sex, row.is_provisional)

@@ -1,7 +1,7 @@
 """One transaction on one connection, with a deadline on every exchange."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, Self
 
 from sqlalchemy import CursorResult, Executable, text
@@ -31,7 +31,10 @@ _OWN_REGISTRY = text(f"SELECT pg_advisory_xact_lock({_REGISTRY})")
 _OWN_USERS = text(f"SELECT pg_advisory_xact_lock({_USERS})")
 _OWN_QUARANTINE = text(f"SELECT pg_advisory_xact_lock({_QUARANTINE})")
 _LOCK_STUDY = text("SELECT pg_advisory_xact_lock(hashtextextended(:study_uid, 0))")
-_SHARE_STUDY = text("SELECT pg_advisory_xact_lock_shared(hashtextextended(:study_uid, 0))")
+_SHARE_STUDIES = text("""
+SELECT uid FROM unnest(CAST(:study_uids AS text[])) AS study (uid)
+ WHERE pg_try_advisory_xact_lock_shared(hashtextextended(uid, 0))
+""")
 # Seeded otherwise than the studies, so that no order stands for a study.
 _LOCK_ORDER = text("SELECT pg_advisory_xact_lock(hashtextextended(:order_id, 1))")
 
@@ -97,9 +100,12 @@ class Session:
         """Waits until no other transaction has the study's lock, and holds it alone."""
         await self.execute(_LOCK_STUDY, {"study_uid": study_uid})
 
-    async def share_study(self, study_uid: str) -> None:
-        """Waits until no other transaction has the study's lock for itself, and holds it with others."""
-        await self.execute(_SHARE_STUDY, {"study_uid": study_uid})
+    async def share_studies(self, study_uids: Collection[str]) -> Collection[str]:
+        """Holds the locks, with others, of those studies of which no other transaction has it for itself, or waits for
+        that; which these are.
+        """
+        found = await self.execute(_SHARE_STUDIES, {"study_uids": sorted(set(study_uids))})
+        return frozenset(found.scalars())
 
     async def lock_order(self, order_id: str) -> None:
         """Waits until no other transaction has the order's lock, and holds it."""

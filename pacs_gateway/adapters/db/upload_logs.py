@@ -5,8 +5,8 @@ from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, Select, bindparam, exists, func, or_, select, text, true, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Row, Select, String, any_, bindparam, exists, func, or_, select, text, true, update
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql import ColumnElement
 
@@ -78,6 +78,15 @@ UPDATE dicom_upload_logs log
                    ORDER BY id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED)
 """)
 _deleters = users.alias("deleters")
+_WITH_DELETIONS: Final = select(
+    *_SHOWN,
+    select(deletions.c.completed_at.is_(None))
+    .where(deletions.c.study_instance_uid == logs.c.study_instance_uid)
+    .order_by(deletions.c.requested_at.desc(), deletions.c.id)
+    .limit(1)
+    .scalar_subquery()
+    .label("is_being_deleted"),
+).where(logs.c.study_instance_uid == any_(bindparam("study_uids", type_=ARRAY(String))))
 
 
 class PostgresUploadLogs:
@@ -95,6 +104,14 @@ class PostgresUploadLogs:
         found = [_log(row) for row in (await self._session.execute(select(*_SHOWN).where(wanted))).all()]
         self._known |= {log.id: log for log in found}
         return {log.study_instance_uid: log for log in found}
+
+    async def with_deletions(self, study_uids: Collection[str]) -> Mapping[str, tuple[UploadLog, bool]]:
+        """The logs of these studies, and whether the latest deletion of each was never completed."""
+        wanted = [uid for uid in study_uids if uid and storable(uid)]
+        rows = (await self._session.execute(_WITH_DELETIONS, {"study_uids": wanted})).all() if wanted else []
+        found = {row.study_instance_uid: (_log(row), bool(row.is_being_deleted)) for row in rows}
+        self._known |= {log.id: log for log, _ in found.values()}
+        return found
 
     async def links(self, orthanc_study_ids: Collection[str]) -> Mapping[str, StudyLink]:
         """What these studies were uploaded for, by Orthanc's id, for one StudyInstanceUID may stand under several

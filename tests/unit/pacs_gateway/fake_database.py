@@ -29,6 +29,7 @@ from pacs_gateway.domain.upload_log import (
     UploadLogFilter,
     UploadStatus,
 )
+from pacs_gateway.domain.whose import Claims, Known
 from service_runtime.errors import Reason, ServiceError, not_found
 from tests.unit.pacs_gateway.fake_ledger import FakeLedger, FakeLedgerEntries, SharedLock
 from tests.unit.pacs_gateway.fake_quarantine import FakeQuarantine, FakeQuarantineEntries
@@ -127,9 +128,31 @@ class FakeUnitOfWork:
         """Holds the study to the end of this unit of work."""
         await self.hold(f"study {study_uid}")
 
-    async def share_study(self, study_uid: str) -> None:
-        """Holds the study with others to the end of this unit of work."""
-        await self.hold(f"study {study_uid}", alone=False)
+    async def share_studies(self, study_uids: Collection[str]) -> Collection[str]:
+        """Holds those of the studies that nobody holds alone, or waits for, with others to the end of this unit of
+        work.
+        """
+        free = [uid for uid in study_uids if self.database.locks[f"study {uid}"].can_be_shared]
+        for uid in free:
+            await self.hold(f"study {uid}", alone=False)
+        return free
+
+    async def look_up(self, claims: Sequence[Claims]) -> Sequence[Known]:
+        """What is known of each file."""
+        orders = (await self.rows("orders")).values()
+        known = []
+        for claim in claims:
+            by_accession = next((one for one in orders if one.accession_number == claim.accession_number), None)
+            known.append(
+                Known(
+                    patient=(await self.patients.by_mrn([claim.mrn])).get(claim.mrn) if claim.mrn else None,
+                    by_accession=by_accession if claim.accession_number else None,
+                    named_order=next((one for one in orders if one.id == claim.order_id), None),
+                    log=(await self.upload_logs.by_study([claim.study_instance_uid])).get(claim.study_instance_uid),
+                    is_being_deleted=await self.upload_logs.open_deletion(claim.study_instance_uid) is not None,
+                )
+            )
+        return known
 
     async def lock_order(self, order_id: UUID) -> None:
         """Holds the order to the end of this unit of work."""

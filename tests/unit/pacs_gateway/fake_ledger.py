@@ -24,6 +24,11 @@ class SharedLock:
         self._sharers = 0
         self._alone = False
 
+    @property
+    def can_be_shared(self) -> bool:
+        """Whether nobody has it alone, or waits."""
+        return not self._alone and not self._waiting
+
     async def acquire(self, *, alone: bool) -> None:
         """Waits for it."""
         admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -96,9 +101,10 @@ class FakeLedgerEntries:
         self._work = work
         self._database = work.database
 
-    async def write(self, step: Step) -> None:
-        """Adds a step."""
-        self._work.steps.append(lambda: add_step(self._database, step))
+    async def write(self, *steps: Step) -> None:
+        """Adds steps."""
+        for step in steps:
+            self._work.steps.append(lambda step=step: add_step(self._database, step))
 
     async def of_instance(self, orthanc_id: str) -> Sequence[LedgerFile]:
         """Entries of an instance, the newest first."""

@@ -161,12 +161,13 @@ class FakeTagService:
             raise ServiceError(Reason.TRUNCATED_FILE, "The file ends too early.")
 
     async def modify_header(self, beginning: bytes, file_size: int, edits: Edits, *, ending: bytes = b"") -> HeaderEdit:
-        """The same by the ends of the file; they do not tell where the first line is longer."""
-        await self.hooks.reach("header")
+        """The same by the ends of the file; they do not tell where the first line is longer, or all is read."""
+        await self.hooks.reach("read")
         line, newline, _ = beginning.partition(b"\n")
-        if not newline and len(beginning) < file_size:
+        if (not newline and len(beginning) < file_size) or self.reading_on:
             return HeaderEdit(None, None, b"", 0, needs_whole_file=True)
         original = _tags(beginning)
+        await self.hooks.reach("modify")
         await self.hooks.reach("end")
         if not (beginning if len(beginning) == file_size else ending).endswith(END):
             raise ServiceError(Reason.TRUNCATED_FILE, "The file ends too early.")
@@ -251,6 +252,10 @@ class FakePacs:
         except ServiceError as error:
             raise fate_unknown(error) from None
         return stored
+
+    async def store_whole(self, data: bytes) -> StoredInstance:
+        """Keeps a file that is there as a whole."""
+        return await self.store(chunks_of(data))
 
     def put(self, content: bytes) -> StoredInstance:
         """Keeps a file, as the store of a modality does that goes past the gateway."""
@@ -392,9 +397,13 @@ def _counts(held: Sequence[Held]) -> Counts:
 
 
 class World:
-    """Two patients, an order of each, two users, and the services around them."""
+    """Two patients, an order of each, two users, and the services around them. `holds_files`: small files are taken in
+    as a whole.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, *, holds_files: bool = True) -> None:
+        self.holds_files = holds_files
+        self.keeping_bytes = 16 * 1024 * 1024 if holds_files else 1_000_000
         self.database = FakeDatabase()
         self.pacs = FakePacs()
         self.tag_service = FakeTagService()
@@ -436,7 +445,7 @@ class World:
             tag_service=self.tag_service,
             clock=self.clock,
             unknown=unknown,
-            keeping=Keeping(1_000_000),
+            keeping=Keeping(self.keeping_bytes),
             quarantine=self.quarantine,
         )
 

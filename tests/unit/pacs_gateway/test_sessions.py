@@ -124,7 +124,7 @@ async def test_a_file_that_failed_can_be_sent_again(world: World) -> None:
             await world.send(file, session_id=session_id)
     await world.send(other, session_id=counted)
     await world.send(other, session_id=listed)
-    assert sorted(await arrivals(world, listed)) == [Arrival.MISSING, Arrival.STORED]
+    assert sorted(await arrivals(world, listed)) == [Arrival.FAILED, Arrival.STORED]
     assert (await world.send(file, session_id=listed)).status is FileStatus.STORED
     await world.sessions.complete(listed, by=TECHNOLOGIST.id)
     await world.sessions.complete(counted, by=TECHNOLOGIST.id)

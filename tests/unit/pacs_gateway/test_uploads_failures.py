@@ -82,7 +82,8 @@ async def test_tag_service_that_goes_away_in_the_middle_fails_the_file(world: Wo
     with refused(Reason.TAG_SERVICE_UNAVAILABLE):
         await world.send(tags_of())
     assert not world.pacs.held
-    assert failed(world.log(), "TAG_SERVICE_UNAVAILABLE")
+    log = world.database.log_of(tags_of().study_instance_uid)
+    assert log is None if world.holds_files else failed(world.log(), "TAG_SERVICE_UNAVAILABLE")
 
 
 @pytest.mark.parametrize("body", [b"", b"x" * 10_000])
@@ -94,14 +95,14 @@ async def test_a_file_that_is_cut_short_at_its_end_is_not_stored(world: World, b
     assert failed(world.log(), "TRUNCATED_FILE")
 
 
-@pytest.mark.parametrize("after", [1, 3])
+@pytest.mark.parametrize("after", [1, 3, 300])
 async def test_a_request_that_breaks_in_the_middle_of_a_file_stores_nothing(world: World, after: int) -> None:
     """What breaks the sender's request fails the file, with the request's own reason."""
 
     async def breaking() -> AsyncGenerator[bytes, None]:
-        content = file_of(tags_of(), b"x" * 1000)
+        content = file_of(tags_of(), bytes(2_000_000))
         for n in range(after):
-            yield content[n * 600 : (n + 1) * 600]
+            yield content[n * 6000 : (n + 1) * 6000]
         raise ServiceError(Reason.UPLOAD_STALLED, "No byte of the request came.")
 
     upload = await world.uploads().open(UploadOptions(), by=TECHNOLOGIST.id)
@@ -109,6 +110,7 @@ async def test_a_request_that_breaks_in_the_middle_of_a_file_stores_nothing(worl
         await upload.store("slice.dcm", breaking())
     assert not world.pacs.held
     assert failed(world.log(), "UPLOAD_STALLED")
+    assert len(world.database.tables.files) == 1
 
 
 @pytest.mark.parametrize("place", ["store", "chunk"])
@@ -205,7 +207,9 @@ async def test_a_defect_is_no_success(world: World, place: str, outcome: str) ->
     world.pacs.hooks.at(place, raising(RuntimeError))
     with pytest.raises(RuntimeError):
         await world.send(tags_of())
-    assert left_open(world.log()) if outcome == "open" else failed(world.log(), "INTERNAL_ERROR")
+    # Of a file that is handed over as a whole, nobody knows how far it came.
+    is_open = outcome == "open" or (place == "store" and world.holds_files)
+    assert left_open(world.log()) if is_open else failed(world.log(), "INTERNAL_ERROR")
 
 
 async def test_without_the_database_nothing_begins(world: World) -> None:
@@ -232,17 +236,18 @@ async def test_without_the_ledger_nothing_is_stored(world: World, on: int) -> No
     """No file is stored, not even sent, before its entry is on disk, and its end not before the digests are."""
     await world.send(tags_of(sop_instance_uid="1.2.9"))
     world.database.hooks.clear()
+    world.pacs.hooks.passed["chunk"] = 0
     world.database.hooks.at("ledger", raising(database_away, on=on))
     with refused(Reason.DATABASE_UNAVAILABLE):
-        await world.send(file_of(tags_of(), bytes(1_000_000)))
+        await world.send(file_of(tags_of(), bytes(2_000_000)))
     assert len(world.pacs.held) == 1
     assert world.pacs.hooks.passed["stored"] == 1
-    assert (world.pacs.hooks.passed["chunk"] > 1) == (on == 2)
+    assert (world.pacs.hooks.passed["chunk"] > 0) == (on == 2)
     assert world.log().number_of_files == 1
     assert len(world.database.ledger.abandoned) == 1
 
 
-@pytest.mark.parametrize(("place", "on"), [("begin", 4), ("begin", 5), ("commit", 2)])
+@pytest.mark.parametrize(("place", "on"), [("begin", 4), ("commit", 2)])
 async def test_a_database_that_goes_away_after_storing_leaves_a_log_in_progress(
     world: World, place: str, on: int
 ) -> None:
@@ -284,7 +289,7 @@ async def test_a_sender_who_leaves_while_it_is_stored_leaves_nothing(world: Worl
     """Cancelled while the bytes travel: Orthanc keeps nothing, and the log says what happened."""
     gate = Gate()
     world.pacs.hooks.at(place, gate)
-    await cancelled_at(world, gate, times=times, body=bytes(1_000_000))
+    await cancelled_at(world, gate, times=times, body=bytes(2_000_000))
     assert not world.pacs.held
     assert failed(world.log(), "CANCELLED")
 

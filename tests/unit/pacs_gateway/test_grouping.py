@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from pacs_gateway.adapters.db.group_writer import GroupWriter
+from pacs_gateway.use_cases.grouping import Grouping
 from service_runtime.errors import Reason, ServiceError
 
 
@@ -35,11 +35,11 @@ def disk() -> Disk:
 
 async def test_what_comes_while_a_group_is_written_makes_the_next_one(disk: Disk) -> None:
     """The first goes alone, the others together, in their order, and each is told its own result."""
-    writer = GroupWriter(disk.write_all)
-    tasks = [asyncio.create_task(writer.write(item)) for item in range(5)]
+    writer = Grouping(disk.write_all)
+    tasks = [asyncio.create_task(writer.do(item)) for item in range(5)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    tasks.append(asyncio.create_task(writer.write(5)))
+    tasks.append(asyncio.create_task(writer.do(5)))
     await asyncio.sleep(0)
     disk.go_on.set()
     assert await asyncio.gather(*tasks) == [0, 10, 20, 30, 40, 50]
@@ -49,22 +49,22 @@ async def test_what_comes_while_a_group_is_written_makes_the_next_one(disk: Disk
 
 async def test_a_group_is_only_so_large(disk: Disk) -> None:
     """More than a group may hold is written in several."""
-    writer = GroupWriter(disk.write_all, group=3)
+    writer = Grouping(disk.write_all, group=3)
     disk.go_on.set()
-    await asyncio.gather(*(writer.write(item) for item in range(10)))
+    await asyncio.gather(*(writer.do(item) for item in range(10)))
     assert max(map(len, disk.groups)) == 3
 
 
 async def test_no_more_wait_than_may(disk: Disk) -> None:
     """Past the bound a caller is told to come again, and the others are written."""
-    writer = GroupWriter(disk.write_all, group=1, waiting=2)
-    tasks = [asyncio.create_task(writer.write(0))]
+    writer = Grouping(disk.write_all, group=1, waiting=2)
+    tasks = [asyncio.create_task(writer.do(0))]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    tasks += [asyncio.create_task(writer.write(item)) for item in (1, 2)]
+    tasks += [asyncio.create_task(writer.do(item)) for item in (1, 2)]
     await asyncio.sleep(0)
     with pytest.raises(ServiceError) as refused:
-        await writer.write(3)
+        await writer.do(3)
     assert refused.value.reason is Reason.OVERLOADED
     disk.go_on.set()
     assert await asyncio.gather(*tasks) == [0, 10, 20]
@@ -72,27 +72,27 @@ async def test_no_more_wait_than_may(disk: Disk) -> None:
 
 async def test_an_error_of_the_database_is_every_callers(disk: Disk) -> None:
     """A group that could not be written is told to all who are in it, and the next one is written."""
-    writer = GroupWriter(disk.write_all)
+    writer = Grouping(disk.write_all)
     disk.errors[1] = ServiceError(Reason.DATABASE_UNAVAILABLE, "away")
     disk.go_on.set()
-    outcomes = await asyncio.gather(*(writer.write(item) for item in range(3)), return_exceptions=True)
+    outcomes = await asyncio.gather(*(writer.do(item) for item in range(3)), return_exceptions=True)
     assert outcomes == [disk.errors[1]] * 3
-    assert await writer.write(7) == 70
+    assert await writer.do(7) == 70
 
 
 async def test_a_defect_is_its_own_callers_alone(disk: Disk) -> None:
     """Where one item cannot be written, the others of its group are."""
-    writer = GroupWriter(disk.write_all)
+    writer = Grouping(disk.write_all)
     disk.errors[1] = LookupError()
     disk.go_on.set()
-    outcomes = await asyncio.gather(*(writer.write(item) for item in range(3)), return_exceptions=True)
+    outcomes = await asyncio.gather(*(writer.do(item) for item in range(3)), return_exceptions=True)
     assert outcomes == [0, disk.errors[1], 20]
 
 
 async def test_a_caller_who_leaves_takes_what_waits_along(disk: Disk) -> None:
     """What is not on its way yet is not written when its caller is cancelled; what is, is, and nobody is held up."""
-    writer = GroupWriter(disk.write_all, group=1)
-    tasks = [asyncio.create_task(writer.write(item)) for item in range(3)]
+    writer = Grouping(disk.write_all, group=1)
+    tasks = [asyncio.create_task(writer.do(item)) for item in range(3)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     tasks[0].cancel()
@@ -105,8 +105,8 @@ async def test_a_caller_who_leaves_takes_what_waits_along(disk: Disk) -> None:
 
 async def test_closing_waits_for_what_is_waiting(disk: Disk) -> None:
     """Nothing that was to be written is left when the writer is closed."""
-    writer = GroupWriter(disk.write_all)
-    task = asyncio.create_task(writer.write(1))
+    writer = Grouping(disk.write_all)
+    task = asyncio.create_task(writer.do(1))
     await asyncio.sleep(0)
     closing = asyncio.create_task(writer.close())
     await asyncio.sleep(0)
