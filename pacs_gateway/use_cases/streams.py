@@ -19,6 +19,9 @@ _HELD_BACK_BYTES = 256 * 1024
 # To hash less than this takes no longer than to have another thread do it.
 _HASHED_AT_ONCE_BYTES = 32 * 1024
 
+# How long the beginning of a file that broke off is looked at.
+_PAUSE_SECONDS = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class Whole:
@@ -100,10 +103,13 @@ class Replayable:
             self._kept.append(chunk)
         return None
 
-    async def breaking_off(self, error: Exception) -> AsyncGenerator[bytes, None]:
-        """What was taken in, then the error."""
+    async def breaking_off(self, error: Exception, *, after: asyncio.Event) -> AsyncGenerator[bytes, None]:
+        """What was taken in, and a pause until it is known whose it is, or long enough; then the error."""
         for known in tuple(self._kept):
             yield known
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PAUSE_SECONDS):
+                await after.wait()
         raise error
 
     async def beginning(self) -> AsyncGenerator[bytes, None]:

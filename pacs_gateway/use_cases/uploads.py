@@ -141,13 +141,14 @@ class Upload:
 
     async def _broken_off(self, name: str, source: Replayable, error: BaseException) -> None:
         """A file that breaks off while it is taken in fails in its study's log, as one that breaks off later does."""
-        async with aclosing(source):
-            reason = error if isinstance(error, ServiceError) else SenderLeftError()
-            incoming = Incoming(source.breaking_off(reason))
-            cut = Replayable(incoming, self.uploads.keeping)
-            async with aclosing(FileUpload(self, name, incoming, cut, whole=None, began=time.monotonic())) as file:
-                with suppress(ServiceError, SenderLeftError):
-                    await file.store()
+        reason = error if isinstance(error, ServiceError) else SenderLeftError()
+        filed = asyncio.Event()
+        incoming = Incoming(source.breaking_off(reason, after=filed))
+        cut = Replayable(incoming, self.uploads.keeping)
+        file = FileUpload(self, name, incoming, cut, whole=None, began=time.monotonic(), filed=filed)
+        async with aclosing(source), aclosing(file):
+            with suppress(ServiceError, SenderLeftError):
+                await file.store()
 
 
 class FileUpload:
@@ -162,8 +163,11 @@ class FileUpload:
         *,
         whole: bytes | None,
         began: float,
+        filed: asyncio.Event | None = None,
     ) -> None:
-        """`whole` is all of it, None of one that still comes from `source`."""
+        """`whole` is all of it, None of one that still comes from `source`. `filed` is set once it is known whose it
+        is.
+        """
         self._upload = upload
         self._uploads = upload.uploads
         self._name = name
@@ -171,6 +175,7 @@ class FileUpload:
         self._source = source
         self._whole = whole
         self._began = began
+        self._filed = filed
         self._turn = upload.turns.take()
 
     @property
@@ -217,6 +222,8 @@ class FileUpload:
         entry = self._entry_of(tags)
         await self._turn.come(entry.orthanc_id)
         accepted = await self._accept(original, tags, entry)
+        if self._filed is not None:
+            self._filed.set()
         storing = self._storing(accepted)
         # Once Orthanc has been sent all of it, it may have stored it: what follows is then done even if the sender
         # goes away. Before that, the file is broken off with its sender.

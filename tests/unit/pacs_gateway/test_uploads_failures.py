@@ -6,12 +6,13 @@ from contextlib import suppress
 
 import pytest
 
-from pacs_gateway.domain.upload import FileStatus, UploadOptions
+from pacs_gateway.domain.upload import FileStatus, PatientMatch, UploadOptions
 from pacs_gateway.domain.upload_log import UploadLog, UploadStatus
 from service_runtime.errors import Reason, ServiceError
 from tests.unit.pacs_gateway.fake_database import database_away
 from tests.unit.pacs_gateway.fakes import (
     END,
+    JONES,
     ORDER_OF_SMITH,
     SMITH,
     TECHNOLOGIST,
@@ -111,6 +112,29 @@ async def test_a_request_that_breaks_in_the_middle_of_a_file_stores_nothing(worl
     assert not world.pacs.held
     assert failed(world.log(), "UPLOAD_STALLED")
     assert len(world.database.tables.files) == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"patient_id": SMITH.id, "patient_match": PatientMatch.COERCE}], ids=str)
+async def test_a_sender_who_leaves_amid_a_file_leaves_a_log_that_says_so(
+    world: World, options: dict[str, object]
+) -> None:
+    """A file whose sender goes away while it comes fails in the log of the patient whom it was for."""
+    paused = asyncio.Event()
+
+    async def pausing() -> AsyncGenerator[bytes, None]:
+        yield file_of(tags_of(JONES if options else SMITH), b"x" * 1000)[:800]
+        paused.set()
+        await asyncio.sleep(60)
+
+    upload = await world.uploads().open(UploadOptions(**options), by=TECHNOLOGIST.id)
+    sending = asyncio.create_task(upload.store("slice.dcm", pausing()))
+    await paused.wait()
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert not world.pacs.held
+    assert failed(world.log(), "CANCELLED")
+    assert world.log().patient_id == SMITH.id
 
 
 @pytest.mark.parametrize("place", ["store", "chunk"])
