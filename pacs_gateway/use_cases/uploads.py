@@ -24,7 +24,7 @@ from pacs_gateway.use_cases.confirming import Confirming
 from pacs_gateway.use_cases.filing import Accepted, Filing, Lookups
 from pacs_gateway.use_cases.media import DirectoryReader
 from pacs_gateway.use_cases.ports import Clock, Database, Pacs, TagService
-from pacs_gateway.use_cases.quarantine import Quarantine
+from pacs_gateway.use_cases.quarantine import Quarantine, Retraceable
 from pacs_gateway.use_cases.storing import Storing
 from pacs_gateway.use_cases.streams import Incoming, Keeping, Replayable, SenderLeftError, Whole, to_the_end
 from pacs_gateway.use_cases.turns import Turns
@@ -130,14 +130,17 @@ class Upload:
     async def take(self, name: str, chunks: AsyncIterable[bytes]) -> "FileUpload":
         """Takes a file in: all of it where it is small. To be stored, and closed."""
         began = time.monotonic()
-        incoming = Incoming(chunks)
+        watched = self.quarantine.watch(chunks) if self.quarantine is not None else None
+        incoming = Incoming(watched or chunks)
         source = Replayable(incoming, self.uploads.keeping)
         try:
             whole = await source.hold(_HELD_BYTES)
         except BaseException as error:
             await to_the_end(self._broken_off(name, source, error))
+            if watched is not None:
+                watched.forget()
             raise
-        return FileUpload(self, name, incoming, source, whole=whole, began=began)
+        return FileUpload(self, name, incoming, source, whole=whole, began=began, watched=watched)
 
     async def _broken_off(self, name: str, source: Replayable, error: BaseException) -> None:
         """A file that breaks off while it is taken in fails in its study's log, as one that breaks off later does."""
@@ -164,9 +167,10 @@ class FileUpload:
         whole: bytes | None,
         began: float,
         filed: asyncio.Event | None = None,
+        watched: Retraceable | None = None,
     ) -> None:
         """`whole` is all of it, None of one that still comes from `source`. `filed` is set once it is known whose it
-        is.
+        is; `watched` is what the quarantine takes where it is refused for that.
         """
         self._upload = upload
         self._uploads = upload.uploads
@@ -176,6 +180,7 @@ class FileUpload:
         self._whole = whole
         self._began = began
         self._filed = filed
+        self._watched = watched
         self._turn = upload.turns.take()
 
     @property
@@ -186,10 +191,21 @@ class FileUpload:
     async def aclose(self) -> None:
         """Keeps nothing of it any more."""
         self._turn.end()
+        if self._watched is not None:
+            self._watched.forget()
         await self._source.aclose()
 
     async def store(self) -> StoredFile:
-        """Stores it. Raises what Upload.store does."""
+        """Stores it, or has the quarantine keep it. Raises what Upload.store does."""
+        try:
+            return await self._pass_through()
+        except ServiceError as error:
+            if self._watched is not None and self._upload.quarantine is not None:
+                await self._upload.quarantine.take(error, self._watched, self._refused())
+            raise
+
+    async def _pass_through(self) -> StoredFile:
+        """Has its header edited, by its ends where these tell, else on its way through tag_service."""
         if self._whole is not None:
             edit = await self._header_of(self._whole)
             if edit is not None and edit.original is not None and edit.tags is not None:
@@ -224,6 +240,8 @@ class FileUpload:
         accepted = await self._accept(original, tags, entry)
         if self._filed is not None:
             self._filed.set()
+        if self._watched is not None:
+            self._watched.forget()
         storing = self._storing(accepted)
         # Once Orthanc has been sent all of it, it may have stored it: what follows is then done even if the sender
         # goes away. Before that, the file is broken off with its sender.

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 Answer = Callable[["Request", asyncio.StreamWriter], Awaitable[None]]
@@ -74,13 +74,13 @@ async def serving(answer: Answer, *, reads_bodies: bool = True) -> AsyncIterator
             pass
         finally:
             server.open_connections -= 1
-            writer.close()
+            await _closed(writer)
 
     serving_tasks: set[asyncio.Task[None]] = set()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not listener.is_serving():  # it came in while the server closed
-            writer.close()
+            await _closed(writer)
             return
         task = asyncio.ensure_future(serve(reader, writer))
         serving_tasks.add(task)
@@ -95,6 +95,13 @@ async def serving(answer: Answer, *, reads_bodies: bool = True) -> AsyncIterator
         for task in list(serving_tasks):
             task.cancel()
         await asyncio.gather(*serving_tasks, return_exceptions=True)
+
+
+async def _closed(writer: asyncio.StreamWriter) -> None:
+    """Closes the connection, and waits for it: a loop that ends before would leave it to the garbage collector."""
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
 
 
 async def _request(reader: asyncio.StreamReader, connection: int, turn: int, *, read_body: bool) -> Request:

@@ -268,6 +268,7 @@ async def test_a_defect_of_the_quarantine_is_none_of_the_senders(world: World, f
 
 
 @pytest.mark.usefixtures("keeping")
+@pytest.mark.parametrize("world", [False], ids=["streamed"], indirect=True)
 async def test_a_sender_who_leaves_leaves_nothing(world: World, folder: Path) -> None:
     """A file that never comes whole is not kept, nor is any of it."""
     gate = Gate()
