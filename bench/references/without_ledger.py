@@ -11,12 +11,11 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from pacs_gateway.__main__ import main
 from pacs_gateway.adapters.db import database
 from pacs_gateway.adapters.db.group_ledger import PostgresGroupLedger
-from pacs_gateway.adapters.db.group_writer import GroupWriter
+from pacs_gateway.adapters.db.ledger import PostgresLedger
 from pacs_gateway.domain.ledger import LedgerFile, Step
 
 _COUNT: Final = text("""
@@ -27,37 +26,35 @@ UPDATE dicom_upload_logs
 """)
 
 
-class LogsAlone(PostgresGroupLedger):
-    """The port `Ledger`, which keeps the logs only."""
+class NoLedger(PostgresGroupLedger):
+    """The port `Ledger`, which keeps nothing."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        super().__init__(engine)
-        self._logs_engine = engine
-        self._logs: GroupWriter[Step, Sequence[LedgerFile]] = GroupWriter(self._count)
+    async def write(self, step: Step) -> Sequence[LedgerFile]:  # noqa: ARG002 - the port's
+        """Keeps nothing."""
+        return ()
 
-    async def write(self, step: Step) -> Sequence[LedgerFile]:
-        """Counts a file that is stored; nothing else is kept."""
-        return () if step.file.is_open else await self._logs.write(step)
 
-    async def close(self) -> None:
-        """Waits until nothing is waiting to be written."""
-        await self._logs.close()
-        await super().close()
+class LogsAlone(PostgresLedger):
+    """The port `LedgerEntries`, which keeps the logs only, but for the entry that a log is begun with."""
 
-    async def _count(self, steps: Sequence[Step]) -> Sequence[Sequence[LedgerFile]]:
+    async def write(self, *steps: Step) -> None:
+        """Counts files that are stored."""
+        begun = [step for step in steps if step.file.is_open]
+        if begun:
+            await super().write(*begun)
         counts: dict[UUID, dict[str, Any]] = {}
         for step in steps:
-            if step.file.upload_log_id is not None:
-                log = step.file.upload_log_id
+            log = step.file.upload_log_id
+            if not step.file.is_open and log is not None:
                 count = counts.setdefault(log, {"log": log, "number": 0, "size": 0, "seconds": 0.0})
                 count["number"] += 1
                 count["size"] += step.file.stored.size_bytes
                 count["seconds"] += step.seconds
-        async with self._logs_engine.begin() as connection:
-            await connection.execute(_COUNT, list(counts.values()))
-        return [()] * len(steps)
+        if counts:
+            await self._session.execute(_COUNT, list(counts.values()))
 
 
 if __name__ == "__main__":
-    vars(database)["PostgresGroupLedger"] = LogsAlone
+    vars(database)["PostgresGroupLedger"] = NoLedger
+    vars(database)["PostgresLedger"] = LogsAlone
     sys.exit(main())
