@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import signal
 import uuid
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -115,21 +117,100 @@ async def test_bulk_that_stays_here_stands_where_it_belongs(client, name, size):
         assert found == outcome(data[:end], EDITS), end
 
 
+HEADER = EXPLICIT.file(*plain(EXPLICIT)[:8]) + EXPLICIT.header(0x7FE00010, "OW", 7 * MIB)
+BLOCKS = [bytes([number]) * MIB for number in range(7)]
+
+
+class Source:
+    """A file with long pixels, as it comes over a network: with time for tag_service to say what it does not need."""
+
+    def __init__(self, *, fails_at=None, stands_at=None):
+        self.asked = 0
+        self.fails_at = fails_at
+        self.stands_at = stands_at
+        self.stands = asyncio.Event()
+        self.goes_on = asyncio.Event()
+
+    async def __aiter__(self):
+        yield HEADER
+        for block in BLOCKS:
+            await asyncio.sleep(0.05)
+            if self.asked == self.fails_at:
+                raise ServiceError(Reason.UPLOAD_STALLED, "The sender went away.")
+            if self.asked == self.stands_at:
+                self.stands.set()
+                await self.goes_on.wait()
+            self.asked += 1
+            yield block
+
+
+async def all_over(tasks):
+    """Whether what began since there were only these tasks ends by itself."""
+    begun = asyncio.all_tasks() - tasks
+    return not begun or not (await asyncio.wait(begun, timeout=1))[1]
+
+
 async def test_bulk_does_not_go_to_tag_service(client):
     """Of long pixels all but the first pieces come out as the very objects that went in."""
-    header = EXPLICIT.file(*plain(EXPLICIT)[:8]) + EXPLICIT.header(0x7FE00010, "OW", 7 * MIB)
-    chunks = [header, *(bytes([number]) * MIB for number in range(7))]
-
-    async def source():
-        for chunk in chunks:
-            yield chunk
-            # As if it came over a network: time for tag_service to say what it does not need.
-            await asyncio.sleep(0.05)
-
     kept = 0
-    async for piece in client.modify(source(), EDITS):
-        kept += any(piece is chunk for chunk in chunks)
+    async for piece in client.modify(Source(), EDITS):
+        kept += any(piece is block for block in BLOCKS)
     assert kept >= 5
+
+
+async def test_bulk_is_asked_for_as_fast_as_it_is_taken(client):
+    """Whoever takes the edited file slowly does not make it pile up here."""
+    source, tasks = Source(), asyncio.all_tasks()
+    async with aclosing(client.modify(source, EDITS)) as chunks:
+        async for piece in chunks:
+            if piece is BLOCKS[2]:
+                break
+        await asyncio.sleep(0.4)
+        assert source.asked <= 3 + 3
+    assert await all_over(tasks)
+
+
+async def test_what_breaks_the_file_off_amid_its_bulk_is_raised(client):
+    """The sender's error comes in place of the rest of the file, and nothing goes on behind it."""
+    tasks = asyncio.all_tasks()
+    with pytest.raises(ServiceError) as caught:
+        [piece async for piece in client.modify(Source(fails_at=5), EDITS)]
+    assert caught.value.reason is Reason.UPLOAD_STALLED
+    assert await all_over(tasks)
+
+
+async def test_whoever_is_cancelled_amid_bulk_leaves_nothing_behind(client):
+    """A caller that goes away while the sender stands still is let go at once."""
+    source, tasks = Source(stands_at=5), asyncio.all_tasks()
+
+    async def take():
+        return [piece async for piece in client.modify(source, EDITS)]
+
+    taking = asyncio.create_task(take())
+    await source.stands.wait()
+    taking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    assert await all_over(tasks)
+
+
+async def test_a_tag_service_that_goes_away_amid_bulk_is_told_of(tmp_path):
+    """What it did not see to the end does not pass for an edited file."""
+    async with Stack(tmp_path, parts=("tag_service",)) as stack:
+        CALLER.set(Caller(uuid.uuid4(), stack.token()))
+        client, source = TagClient(stack.tag_service_target), Source(stands_at=5)
+
+        async def take():
+            return [piece async for piece in client.modify(source, EDITS)]
+
+        taking = asyncio.create_task(take())
+        await source.stands.wait()
+        os.kill(stack.pid("tag_service"), signal.SIGKILL)
+        source.goes_on.set()
+        with pytest.raises(ServiceError) as caught:
+            await taking
+        assert caught.value.reason is Reason.TAG_SERVICE_UNAVAILABLE
+        await client.close()
 
 
 @pytest.mark.parametrize(
