@@ -101,6 +101,8 @@ class Rewriter:
             return pieces + self._write(self._writer, self._tokenizer.feed(data))
         self._held.append(data)
         self._held_bytes += len(data)
+        if self._held_bytes > _PART_BYTES:
+            self._seen = None
         is_known = self._survey.feed(data)
         # The file meta information is all that may take more, up to the limit on header bytes.
         if not is_known and (self._held_bytes <= HELD_BYTES or not self._survey.has_begun):
@@ -232,8 +234,7 @@ class Rewriter:
         self._ready = [file_meta.write(meta, survey.tokenizer.transfer_syntax_uid, before=before, after=after)]
         if encoding.deflated:
             self._deflater = _Deflater()
-        if self._seen is None or self._held_bytes > _PART_BYTES:
-            self._seen = None
+        if self._seen is None:
             survey.tokenizer.stop()
             self._tokenizer = Tokenizer(self._limits)
             return
