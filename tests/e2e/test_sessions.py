@@ -1,5 +1,6 @@
 """Upload sessions, all the way: what is expected, what comes, what is missing, and a receipt that proves it all."""
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -97,10 +98,9 @@ async def test_a_session_takes_its_files_in_any_order_and_gives_a_receipt(client
     standing = await client.get(f"{SESSIONS}/{session_id}")
     assert (standing["session"]["files_stored"], standing["session"]["files_missing"]) == (3, 2)
     assert standing["missing"] == sorted(sha256(file.content) for file in files[1:3])
-    for file in files[1:3]:
-        raw = {"headers": {"content-type": "application/dicom"}, "content": file.content}
-        answer = await client.send("POST", f"{API}/upload", params={"session_id": session_id}, **raw)
-        assert answer.status_code == 200, answer.text
+    raw = {"params": {"session_id": session_id}, "headers": {"content-type": "application/dicom"}}
+    at_once = (client.send("POST", f"{API}/upload", content=file.content, **raw) for file in files[1:3])
+    assert [answer.status_code for answer in await asyncio.gather(*at_once)] == [200, 200]
 
     receipt = await receipt_of(client, session_id)
     assert jwt.get_unverified_header(receipt)["typ"] == RECEIPT_TYPE
@@ -275,7 +275,7 @@ async def test_what_no_session_can_be_is_refused(client: Client, request_: dict[
     assert field in violations(body)
 
 
-async def test_a_million_files_are_refused_before_they_are_read(client: Client) -> None:
+async def test_a_list_that_no_session_has_is_refused_before_it_is_read(client: Client) -> None:
     """A body that no session has is refused by its length."""
     files = ",".join(f'{{"sha256":"{n:064x}","size_bytes":1}}' for n in range(60_000))
     body = f'{{"files":[{files}]}}'.encode()
