@@ -12,6 +12,7 @@ from pacs_gateway.adapters.db import PostgresDatabase
 from pacs_gateway.adapters.orthanc import Orthanc
 from pacs_gateway.adapters.quarantine_folder import DiskFolder
 from pacs_gateway.adapters.receipts import Receipts
+from pacs_gateway.adapters.spool import TemporarySpool
 from pacs_gateway.adapters.tag_client import TagClient
 from pacs_gateway.api.health_service import HealthServicer
 from pacs_gateway.api.quarantine_service import QuarantineServicer
@@ -80,6 +81,7 @@ async def gateway(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
             clock=now,
             unknown=settings.unknown_patients,
             keeping=keeping,
+            spool=TemporarySpool(),
             quarantine=Quarantine(
                 database=database,
                 folder=folder,

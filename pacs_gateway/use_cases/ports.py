@@ -129,6 +129,27 @@ class Pacs(Protocol):
         """A number that is another one whenever something came into Orthanc; 0 where that cannot be told."""
 
 
+class SetAside(Protocol):
+    """A copy of a file, as long as it is not closed."""
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What it is."""
+
+    def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The file, from its start."""
+
+    async def aclose(self) -> None:
+        """Keeps it no longer."""
+
+
+class Spool(Protocol):
+    """Where copies are kept for a while, out of memory."""
+
+    async def set_aside(self, chunks: AsyncIterable[bytes]) -> SetAside | None:
+        """Copies a file; None of no chunks. Raises OVERLOADED where there is no room for it."""
+
+
 class Patients(Protocol):
     """The patients of the registry."""
 

@@ -21,7 +21,8 @@ from pacs_gateway.domain.tags import DicomTags
 from pacs_gateway.domain.upload import FileStatus, OnConflict, StoredFile
 from pacs_gateway.use_cases.confirming import Confirming, HeldError, Sent, conflict, unverified
 from pacs_gateway.use_cases.filing import Accepted, as_it_is_now, order_of
-from pacs_gateway.use_cases.ports import Clock, Database, Pacs, TagService, is_fate_unknown
+from pacs_gateway.use_cases.ports import Clock, Database, Pacs, Spool, TagService, is_fate_unknown
+from pacs_gateway.use_cases.replacing import Replacing
 from pacs_gateway.use_cases.sessions import expect_in_session
 from pacs_gateway.use_cases.streams import Incoming, Outgoing, SenderLeftError, Whole
 from service_runtime.errors import Reason, ServiceError
@@ -49,6 +50,7 @@ class Storing:
         pacs: Pacs,
         tag_service: TagService,
         confirming: Confirming,
+        spool: Spool,
         clock: Clock,
         on_conflict: OnConflict,
         edited: bool,
@@ -71,12 +73,16 @@ class Storing:
         self._edited = edited
         self._began = began
         self._request_begun = False
-        self._room_made = False
+        self._replacing = Replacing(database=database, pacs=pacs, spool=spool)
 
     async def run(self, file: Whole | AsyncIterable[bytes]) -> StoredFile:
         """Stores the file, which is here as a whole, or still comes. Raises INSTANCE_CONFLICT, STUDY_PATIENT_MISMATCH,
         STORE_REFUSED, STORE_UNVERIFIED, what reading it raises, and what says that a part is away.
         """
+        async with aclosing(self._replacing):
+            return await self._run(file)
+
+    async def _run(self, file: Whole | AsyncIterable[bytes]) -> StoredFile:
         try:
             if isinstance(file, Whole):
                 await self._note_all(file.content)
@@ -89,7 +95,8 @@ class Storing:
             stored = self._as_held()
         except BaseException as error:
             defect = self.past_return and not isinstance(error, ServiceError)
-            unknown = defect or self._room_made or is_fate_unknown(error)
+            unknown = defect or self._replacing.room_made or is_fate_unknown(error)
+            unknown = unknown and not await self._replacing.put_back(self._entry)
             await self.give_up(error, state=FileState.RECEIVED if unknown else None)
             raise
         return await self._confirm_or_take_back(stored)
@@ -121,6 +128,9 @@ class Storing:
         self._request_begun = True
         if not self._accepted.known_to_ledger:
             await self._database.ledger.write(Step(self._entry))
+        if self._on_conflict is OnConflict.OVERWRITE:
+            # There is no time for it once Orthanc waits for the end of the file.
+            await self._replacing.set_aside(self._entry.orthanc_id)
 
     async def _note_all(self, content: Content) -> None:
         """Before the last byte goes to Orthanc. Raises HeldError where that is not to be, INSTANCE_CONFLICT, and what
@@ -166,20 +176,11 @@ class Storing:
         await self._make_room(held)
 
     async def _make_room(self, held: Fingerprint) -> None:
-        """Deletes what the PACS holds, after the ledger says so, and while nobody else changes the study."""
+        """Deletes what the PACS holds, after the ledger says so."""
         self._entry = replace(self._entry, overwrites=True)
         await self._database.ledger.write(Step(self._entry))
         self.past_return = True
-        async with self._database.begin() as work:
-            await work.lock_study(self._entry.study_instance_uid)
-            now = await self._pacs.fingerprint(self._entry.orthanc_id, read_again=False)
-            if now not in {None, held}:
-                raise conflict()
-            self._room_made = True
-            await self._pacs.delete_instance(self._entry.orthanc_id)
-            await work.ledger.forget_instance(self._entry.orthanc_id)
-            await work.commit()
-        log.warning("instance overwritten", ledger_entry_id=str(self._entry.id))
+        await self._replacing.make_room(self._entry, held)
 
     async def _confirm_or_take_back(self, stored: StoredInstance) -> StoredFile:
         sent = Sent(self._accepted, self._entry, stored, self._on_conflict, self._edited, self._began)
@@ -209,6 +210,7 @@ class Storing:
                     await self._pacs.delete_instance(stored.orthanc_id)
         except ServiceError as failure:
             return failure
+        await self._replacing.put_back(self._entry)
         return error
 
     async def _keep(self) -> StoredFile:

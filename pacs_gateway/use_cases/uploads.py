@@ -23,7 +23,7 @@ from pacs_gateway.domain.upload import StoredFile, UnknownPatients, UploadOption
 from pacs_gateway.use_cases.confirming import Confirming
 from pacs_gateway.use_cases.filing import Accepted, Filing, Lookups
 from pacs_gateway.use_cases.media import DirectoryReader
-from pacs_gateway.use_cases.ports import Clock, Database, Pacs, TagService
+from pacs_gateway.use_cases.ports import Clock, Database, Pacs, Spool, TagService
 from pacs_gateway.use_cases.quarantine import Quarantine, Retraceable
 from pacs_gateway.use_cases.storing import Storing
 from pacs_gateway.use_cases.streams import Incoming, Keeping, Replayable, SenderLeftError, Whole, to_the_end
@@ -49,6 +49,7 @@ class Uploads:
         clock: Clock,
         unknown: UnknownPatients,
         keeping: Keeping,
+        spool: Spool,
         quarantine: Quarantine | None = None,
     ) -> None:
         """`quarantine` keeps what is refused for whose it is; None: nothing is kept."""
@@ -58,6 +59,7 @@ class Uploads:
         self.clock = clock
         self.unknown = unknown
         self.keeping = keeping
+        self.spool = spool
         self.quarantine = quarantine
         self.lookups = Lookups(database)
         self.confirming = Confirming(database=database, pacs=pacs, clock=clock)
@@ -299,6 +301,7 @@ class FileUpload:
             pacs=self._uploads.pacs,
             tag_service=self._uploads.tag_service,
             confirming=self._uploads.confirming,
+            spool=self._uploads.spool,
             clock=self._uploads.clock,
             on_conflict=self._upload.options.on_conflict,
             edited=not self._upload.edits.is_empty,

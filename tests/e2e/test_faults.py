@@ -93,6 +93,29 @@ async def test_an_orthanc_that_lies_makes_no_false_entry(
     assert await books.check(file.study_uid, [again]) == 1
 
 
+@pytest.mark.parametrize("size", [1_000, 3_000_000])
+async def test_what_cannot_take_the_place_of_another_leaves_it_there(
+    caller: Client, books: Books, misbehaving: Misbehaving, size: int
+) -> None:
+    """Orthanc refuses what is to overwrite an instance when that is deleted: it holds the instance again, and the log
+    counts it, as before.
+    """
+    file = fresh_file(EncapsulatedDocument=bytes(size))
+    told = await caller.stored(file)
+    before = await caller.log(file.study_uid)
+    misbehaving.fault = "500"
+    upload = asyncio.create_task(caller.upload(file.content, StudyDescription="Other", on_conflict="OVERWRITE"))
+    await misbehaving.reached.wait()
+    misbehaving.fault = ""
+    expect_error(await upload, 500, "ORTHANC_ERROR")
+    assert await books.check(file.study_uid, [told]) == 1
+    after = await caller.log(file.study_uid)
+    for name in ("number_of_files", "total_size_bytes", "upload_status"):
+        assert after[name] == before[name]
+    stored = await caller.stored(file, StudyDescription="Other", on_conflict="OVERWRITE")
+    assert await books.check(file.study_uid, [stored]) == 1
+
+
 async def test_an_orthanc_that_never_answers_is_no_stored_file(caller: Client, misbehaving: Misbehaving) -> None:
     """While Orthanc keeps silent, the log does not claim to know; its sender may give up."""
     file = fresh_file()

@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from pacs_gateway.adapters.spool import TemporarySpool
 from pacs_gateway.domain.ledger import LedgerFile
 from pacs_gateway.domain.media import DirectoryRecord
 from pacs_gateway.domain.registry import Order, Patient, Role, User
@@ -446,6 +447,7 @@ class World:
             clock=self.clock,
             unknown=unknown,
             keeping=Keeping(self.keeping_bytes),
+            spool=TemporarySpool(),
             quarantine=self.quarantine,
         )
 

@@ -181,12 +181,55 @@ async def test_the_ledger_says_what_is_overwritten_before_it_is(world: World) ->
     assert [(file.state, file.stored.size_bytes) for file in seen] == [(FileState.RECEIVED, len(OTHER))]
 
 
-async def test_an_overwriting_that_breaks_off_counts_nothing_that_is_not_there(world: World) -> None:
-    """Orthanc goes away between the deletion and the new content: neither is counted, and the retry ends well."""
-    await world.send(FIRST)
-    world.pacs.hooks.at("chunk", raising(orthanc_away, times=1))
+@pytest.mark.parametrize("uploaded", [True, False])
+async def test_an_overwriting_that_fails_puts_back_what_was_there(world: World, uploaded: bool) -> None:  # noqa: FBT001
+    """Orthanc goes away between the deletion and the new content, and comes back: it holds what it held, and the log
+    counts what it counted; the retry ends well.
+    """
+    if uploaded:
+        await world.send(FIRST)
+    else:
+        world.pacs.put(FIRST)
+    world.pacs.hooks.at("chunk", raising(orthanc_away, times=2))
     with refused(Reason.ORTHANC_UNAVAILABLE):
         await world.send(OTHER, on_conflict=OnConflict.OVERWRITE)
+    assert [held.content for held in world.pacs.held.values()] == [FIRST]
+    assert (world.log().number_of_files, world.log().total_size_bytes) == ((1, len(FIRST)) if uploaded else (0, 0))
+    assert world.log().upload_status is (UploadStatus.SUCCESS if uploaded else UploadStatus.FAILED)
+    await world.send(OTHER, on_conflict=OnConflict.OVERWRITE)
+    assert [held.content for held in world.pacs.held.values()] == [OTHER]
+    assert (world.log().number_of_files, world.log().total_size_bytes) == (1, len(OTHER))
+
+
+async def test_what_took_the_place_and_is_not_what_was_sent_makes_room_again(world: World) -> None:
+    """Orthanc keeps other bytes than it was sent: they are taken out, and what was there before is put back, which is
+    read back, too.
+    """
+    await world.send(FIRST)
+    world.pacs.corrupting = True
+
+    async def mend() -> None:
+        world.pacs.corrupting = world.pacs.hooks.passed["delete_instance"] < 3
+
+    world.pacs.hooks.at("delete_instance", mend)
+    with refused(Reason.STORE_UNVERIFIED):
+        await world.send(OTHER, on_conflict=OnConflict.OVERWRITE)
+    assert [held.content for held in world.pacs.held.values()] == [FIRST]
+    assert (world.log().number_of_files, world.log().total_size_bytes) == (1, len(FIRST))
+
+
+async def test_an_overwriting_that_breaks_off_counts_nothing_that_is_not_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Orthanc goes away between the deletion and the new content, for long: neither is counted, and the retry ends
+    well.
+    """
+    monkeypatch.setattr("pacs_gateway.use_cases.replacing._SECONDS", 0.0)
+    await world.send(FIRST)
+    world.pacs.hooks.at("chunk", raising(orthanc_away))
+    with refused(Reason.ORTHANC_UNAVAILABLE):
+        await world.send(OTHER, on_conflict=OnConflict.OVERWRITE)
+    world.pacs.hooks.clear()
     assert world.log().number_of_files == len(world.pacs.held) == 0
     assert world.log().upload_status is UploadStatus.IN_PROGRESS
     await world.send(OTHER, on_conflict=OnConflict.OVERWRITE)
