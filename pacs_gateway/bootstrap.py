@@ -82,28 +82,10 @@ async def gateway(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
             unknown=settings.unknown_patients,
             keeping=keeping,
             spool=TemporarySpool(),
-            quarantine=Quarantine(
-                database=database,
-                folder=folder,
-                tag_service=tag_service,
-                clock=now,
-                keeping=keeping,
-                max_bytes=settings.quarantine_max_mb * MIB,
-            )
-            if folder is not None
-            else None,
+            quarantine=_quarantine(settings, database, folder, tag_service, keeping) if folder is not None else None,
         )
         quarantine = QuarantineServicer(
-            files=QuarantinedFiles(
-                database=database,
-                folder=folder,
-                uploads=storing,
-                clock=now,
-                days=settings.quarantine_days,
-                lease_seconds=settings.gateway_lease_seconds,
-            )
-            if folder is not None
-            else None
+            files=_quarantined_files(settings, database, folder, storing) if folder is not None else None
         )
         uploads = UploadServicer(
             uploads=storing,
@@ -138,16 +120,7 @@ async def gateway(settings: GatewaySettings) -> AsyncGenerator[Service, None]:
             lease_seconds=settings.gateway_lease_seconds,
             interval_seconds=settings.reconcile_interval_seconds,
             compare_seconds=settings.compare_interval_seconds,
-            quarantine=QuarantineUpkeep(
-                database=database,
-                folder=folder,
-                clock=now,
-                days=settings.quarantine_days,
-                lease_seconds=settings.gateway_lease_seconds,
-                compare_seconds=settings.compare_interval_seconds,
-            )
-            if folder is not None
-            else None,
+            quarantine=_quarantine_upkeep(settings, database, folder) if folder is not None else None,
         )
         await resources.enter_async_context(_in_background(reconciler.run()))
 
@@ -209,3 +182,40 @@ def _signer(settings: GatewaySettings) -> Receipts | None:
 
 def _database(settings: DatabaseSettings) -> PostgresDatabase:
     return PostgresDatabase(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
+
+
+def _quarantine(
+    settings: GatewaySettings, database: PostgresDatabase, folder: DiskFolder, tag_service: TagClient, keeping: Keeping
+) -> Quarantine:
+    return Quarantine(
+        database=database,
+        folder=folder,
+        tag_service=tag_service,
+        clock=now,
+        keeping=keeping,
+        max_bytes=settings.quarantine_max_mb * MIB,
+    )
+
+
+def _quarantined_files(
+    settings: GatewaySettings, database: PostgresDatabase, folder: DiskFolder, uploads: Uploads
+) -> QuarantinedFiles:
+    return QuarantinedFiles(
+        database=database,
+        folder=folder,
+        uploads=uploads,
+        clock=now,
+        days=settings.quarantine_days,
+        lease_seconds=settings.gateway_lease_seconds,
+    )
+
+
+def _quarantine_upkeep(settings: GatewaySettings, database: PostgresDatabase, folder: DiskFolder) -> QuarantineUpkeep:
+    return QuarantineUpkeep(
+        database=database,
+        folder=folder,
+        clock=now,
+        days=settings.quarantine_days,
+        lease_seconds=settings.gateway_lease_seconds,
+        compare_seconds=settings.compare_interval_seconds,
+    )
