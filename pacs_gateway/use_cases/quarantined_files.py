@@ -1,8 +1,8 @@
 """Deciding about the files in the quarantine: looking at them, trying to store them, throwing them away."""
 
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -54,7 +54,7 @@ class QuarantinedFiles:
         self._clock = clock
         self._age = timedelta(days=days)
         self._lease = lease_seconds
-        # What this gateway has, though the database may say so longer than it is.
+        # What this gateway decides about; the database may say longer than it does that it has a file.
         self._trying: set[UUID] = set()
 
     def expires_at(self, file: QuarantinedFile) -> datetime:
@@ -99,34 +99,46 @@ class QuarantinedFiles:
 
     async def discard(self, file_id: UUID, *, reason: str, by: UUID) -> None:
         """Throws the file away. Raises QUARANTINED_FILE_NOT_FOUND, QUARANTINED_FILE_CLOSED, QUARANTINED_FILE_BUSY."""
+        with self._alone(file_id):
+            file = await self._throw_away(file_id, reason=reason, by=by)
+        if file is None:
+            raise await self._why_not(file_id)
+        log.info("quarantined file discarded", quarantine_id=str(file_id))
+        await to_the_end(self._remove(file))
+
+    @contextmanager
+    def _alone(self, file_id: UUID) -> Iterator[None]:
+        """Nobody else at this gateway decides about the file meanwhile, for the database would give it to them, too.
+        Raises QUARANTINED_FILE_BUSY.
+        """
         if file_id in self._trying:
             raise _busy()
+        self._trying.add(file_id)
+        try:
+            yield
+        finally:
+            self._trying.discard(file_id)
+
+    async def _throw_away(self, file_id: UUID, *, reason: str, by: UUID) -> QuarantinedFile | None:
+        """The file, which is discarded; None where it cannot be had."""
         async with self._database.begin() as work:
             file = await work.quarantine.claim(file_id, lease_seconds=self._lease)
             if file is not None:
                 event = QuarantineEvent(QuarantineAction.DISCARDED, self._clock(), by, reason)
                 await work.quarantine.settle(replace(file, state=QuarantineState.DISCARDED), event)
                 await work.commit()
-        if file is None:
-            raise await self._why_not(file_id)
-        log.info("quarantined file discarded", quarantine_id=str(file_id))
-        await to_the_end(self._remove(file))
+        return file
 
     @asynccontextmanager
     async def _claimed(self, file_id: UUID) -> AsyncIterator[QuarantinedFile]:
         """The file, which nobody else may have meanwhile."""
-        if file_id in self._trying:
-            raise _busy()
-        self._trying.add(file_id)
-        try:
+        with self._alone(file_id):
             async with self._database.begin() as work:
                 file = await work.quarantine.claim(file_id, lease_seconds=self._lease)
                 await work.commit()
             if file is None:
                 raise await self._why_not(file_id)
             yield file
-        finally:
-            self._trying.discard(file_id)
 
     async def _why_not(self, file_id: UUID) -> ServiceError:
         """Why a file cannot be had. Raises QUARANTINED_FILE_NOT_FOUND."""

@@ -203,6 +203,8 @@ class FileUpload:
             return await self._pass_through()
         except ServiceError as error:
             if self._watched is not None and self._upload.quarantine is not None:
+                # From here on nobody else waits for the sender.
+                await self._source.aclose()
                 await self._upload.quarantine.take(error, self._watched, self._refused())
             raise
 

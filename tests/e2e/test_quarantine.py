@@ -3,7 +3,9 @@
 import asyncio
 import hashlib
 import io
+import random
 import uuid
+from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
@@ -219,6 +221,25 @@ async def test_files_of_any_way_in_are_kept_each_by_itself(client: Client, admin
     # The damage is found before the file is refused for whose it is, or after.
     assert "ARCHIVE_INVALID" in {second["reason"], second["metadata"].get("quarantine_error")}
     assert "quarantine_id" not in second["metadata"]
+
+
+@pytest.mark.parametrize("edits", [{}, {"StudyDescription": "Other"}])
+async def test_a_slow_sender_is_read_to_the_end(
+    client: Client, admin: Client, stack: Stack, edits: dict[str, str]
+) -> None:
+    """A file of which most comes only after it was refused is kept as it came, chunk for chunk."""
+    _, params = await mixed_up(admin)
+    file = fresh_file(PixelData=random.Random(5).randbytes(4_000_000))  # noqa: S311 - no secret
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield file.content[:2_000_000]
+        for start in range(2_000_000, len(file.content), 500_000):
+            await asyncio.sleep(0.3)
+            yield file.content[start : start + 500_000]
+
+    answer = await client.send("POST", f"{API}/upload", params=params | edits, content=slowly())
+    metadata = told(expect_error(answer, 400, "PATIENT_MISMATCH"))
+    assert on_disk(stack, metadata["quarantine_id"]) == file.content
 
 
 async def test_one_of_many_decisions_wins(client: Client, admin: Client, stack: Stack) -> None:

@@ -205,6 +205,21 @@ async def test_one_of_two_retries_wins(ward: Ward) -> None:
     assert [action for action, _, _ in ward.actions()] == ["released"]
 
 
+async def test_a_decision_that_is_being_made_is_alone(ward: Ward) -> None:
+    """A retry that begins while a discard is on its way to the database is told so, and the other way round."""
+    for first, second in ((ward.discard, ward.retry), (ward.retry, ward.discard)):
+        gate = Gate()
+        ward.world.database.hooks.at("commit", gate)
+        begun = asyncio.create_task(first())
+        await gate.reached.wait()
+        with refused(Reason.QUARANTINED_FILE_BUSY):
+            await asyncio.wait_for(second(), 5)
+        gate.opened.set()
+        await begun
+        ward.world.database.hooks.clear()
+        await ward.admit()
+
+
 async def test_a_file_that_another_gateway_has_is_busy(ward: Ward) -> None:
     """What the database says of other gateways holds."""
     ward.world.database.quarantine.taken.add(ward.file_id)
