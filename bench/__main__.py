@@ -6,7 +6,6 @@ the bars are met.
 
 import argparse
 import asyncio
-import contextlib
 import signal
 import sys
 import time
@@ -45,17 +44,22 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := set(arguments.cases) - set(NAMES):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
-    with contextlib.suppress(KeyboardInterrupt):
-        return asyncio.run(_until_signal(frozenset(arguments.cases or NAMES), arguments.rounds))
-    return 130
+    return asyncio.run(_until_signal(frozenset(arguments.cases or NAMES), arguments.rounds))
 
 
 async def _until_signal(wanted: frozenset[str], rounds: int | None) -> int:
     """Measures until it is done, or told to stop: what was found by then is shown in any case."""
     findings: list[Finding] = []
     task = asyncio.ensure_future(_measure(wanted, rounds, findings))
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    loop, signals = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def stop() -> None:
+        for number in signals:  # later ones find the stopping under way
+            loop.add_signal_handler(number, lambda: None)
+        task.cancel()
+
+    for number in signals:
+        loop.add_signal_handler(number, stop)
     try:
         versions = await task
     except asyncio.CancelledError:

@@ -46,6 +46,9 @@ _CT: Final = (
     _Rate("upload-coerce", "400 CT, COERCE on each, gRPC", at_least(0.50)),
     _Rate("upload-http", "400 CT, HTTP through Envoy, 8 forms at a time", at_least(0.60)),
     _Rate("upload-http-multiple", "400 CT, HTTP through Envoy, one form", at_least(0.60)),
+    # The reference is to be the fastest.
+    _Rate("direct-4", "400 CT, direct POST, 4 connections", None),
+    _Rate("direct-16", "400 CT, direct POST, 16 connections", None),
 )
 _COSTS: Final = (
     _Cost("cpu-grpc", "CPU of the services for a CT, gRPC", "upload-grpc", SERVICES, at_most(0.50)),
@@ -70,6 +73,8 @@ async def _measure_ct(lab: Lab, wanted: frozenset[str]) -> AsyncIterator[Finding
         "upload-coerce": uploading.way(uploading.over_grpc, foreign),
         "upload-http": uploading.way(uploading.over_http, plain),
         "upload-http-multiple": uploading.way(uploading.over_http_at_once, plain),
+        "direct-4": uploading.way(uploading.direct, plain, connections=4),
+        "direct-16": uploading.way(uploading.direct, plain, connections=16),
     }
     needed = wanted | {cost.of for cost in _COSTS if cost.case in wanted}
     direct = uploading.way(uploading.direct, plain)
