@@ -33,6 +33,8 @@ GROUPS: Sequence[Group] = (
     *header.GROUPS,
 )
 NAMES = tuple(case for group in GROUPS for case in group.cases)
+# As much of an error as a line of the table takes.
+_WHY = 300
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -92,7 +94,7 @@ async def _measure_group(one: Lab, group: Group, cases: frozenset[str], findings
             found.add(finding.case)
     except Exception as error:  # noqa: BLE001 - one case that fails is not to hide the others
         traceback.print_exc()
-        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:_WHY]
         findings += [Failure(case, why) for case in sorted(cases - found)]
         await one.close()  # whatever state it is in
     print(f"    {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)

@@ -58,7 +58,7 @@ async def _measure_huge(lab: Lab, _wanted: frozenset[str]) -> AsyncIterator[Find
 async def _idle(stack: Stack) -> Mapping[str, int]:
     """What services hold that have just begun, in KiB."""
     idle = {}
-    for name in SERVICES:
+    for name in reversed(SERVICES):  # the gateway last, which else would wait before it tries tag_service again
         await stack.restart(name)
     for name in SERVICES:
         machine.forget_peak(stack.pid(name))  # beginning, they may have held more
