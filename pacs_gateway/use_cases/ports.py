@@ -202,9 +202,6 @@ class Orders(Protocol):
 class Users(Protocol):
     """The users of the registry."""
 
-    async def get(self, user_id: UUID) -> User | None:
-        """The user with this id."""
-
     async def upsert(self, entries: Sequence[UserEntry]) -> Sequence[User]:
         """Makes or changes users, in order. Raises REGISTRY_CONFLICT."""
 
@@ -394,6 +391,9 @@ class Database(Protocol):
 
     def begin(self) -> AbstractAsyncContextManager[UnitOfWork]:
         """A new unit of work."""
+
+    async def find_user(self, user_id: UUID) -> User | None:
+        """The user with this id, as of now and outside of any unit of work. Raises OVERLOADED."""
 
     def lead(self) -> AbstractAsyncContextManager[bool]:
         """Whether this gateway is, while the context lasts, the only one of all that reconciles."""

@@ -75,8 +75,7 @@ class Registry:
 
     async def find_user(self, user_id: UUID) -> User | None:
         """The user, where there is one."""
-        async with self._database.begin() as work:
-            return await work.users.get(user_id)
+        return await self._database.find_user(user_id)
 
     async def page_of_users(self, request: PageRequest, *, username: str | None) -> Page[User]:
         """A page of users."""

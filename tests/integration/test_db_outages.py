@@ -208,10 +208,28 @@ async def test_a_server_that_hangs_is_told_in_time(stack: Stack, database: Postg
         await work.users.upsert([USER])
 
 
+async def test_users_are_found_again_after_every_outage(stack: Stack, database: PostgresDatabase) -> None:
+    """A lookup is told of a server that is away or hangs, and finds the user at the first try once it is back."""
+    async with database.begin() as work:
+        (user,) = await work.users.upsert([USER])
+        await work.commit()
+    assert await database.find_user(user.id) == user
+    await stack.restart("postgres")
+    assert await database.find_user(user.id) == user
+    await stack.stop("postgres")
+    await told_unavailable(database.find_user(user.id))
+    await stack.start("postgres")
+    assert await database.find_user(user.id) == user
+    with hanging(stack):
+        await told_unavailable(database.find_user(user.id))
+    assert await database.find_user(user.id) == user
+
+
 async def test_closing_does_not_wait_for_a_server_that_hangs(stack: Stack) -> None:
     """A service can stop while its database hangs."""
     database = PostgresDatabase(stack.database_url)
     await read(database)
+    await database.find_user(uuid4())
     with hanging(stack):
         began = time.monotonic()
         await database.close()
@@ -224,6 +242,7 @@ async def test_an_address_that_never_answers_is_told_in_time() -> None:
         port = listener.getsockname()[1]
         async with adapter(f"postgresql://nobody@127.0.0.1:{port}/none") as database:
             await told_unavailable(database.check())
+            await told_unavailable(database.find_user(uuid4()))
 
 
 async def test_a_login_or_database_that_is_not_there_is_told(postgres_url: str) -> None:

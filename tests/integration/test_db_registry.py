@@ -1,5 +1,6 @@
 """Patients, orders and users in a real PostgreSQL."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -382,12 +383,41 @@ async def test_a_user_is_made_and_changed_and_found(database: PostgresDatabase) 
     (user,) = await put_users(database, USER)
     (changed,) = await put_users(database, replace(USER, role=Role.VIEWER, is_active=False))
     assert changed == User(user.id, "anna", "Anna Smith", Role.VIEWER, is_active=False)
-    async with database.begin() as work:
-        assert await work.users.get(user.id) == changed
-        assert await work.users.get(uuid4()) is None
+    assert await database.find_user(user.id) == changed
+    assert await database.find_user(uuid4()) is None
     with pytest.raises(ServiceError) as caught:
         await put_users(database, replace(USER, id=uuid4()))
     assert caught.value.reason is Reason.REGISTRY_CONFLICT
+
+
+async def test_users_who_are_looked_for_at_the_same_moment_are_told_apart(database: PostgresDatabase) -> None:
+    """Of many questions at once each has its own answer, also where one is asked twice and another is given up."""
+    made = await put_users(database, *(replace(USER, username=f"user {number}") for number in range(20)))
+    asked = [uuid4(), *(user.id for user in made), made[0].id]
+    questions = [asyncio.create_task(database.find_user(user_id)) for user_id in asked]
+    await asyncio.sleep(0)
+    questions[5].cancel()
+    found = await asyncio.gather(*questions, return_exceptions=True)
+    assert isinstance(found.pop(5), asyncio.CancelledError)
+    assert found == [None, *made[:4], *made[5:], made[0]]
+
+
+async def test_a_users_change_is_seen_by_who_asks_after_it(database: PostgresDatabase) -> None:
+    """While others keep asking, who asks once a change is committed never gets the user as of before."""
+    (user,) = await put_users(database, USER)
+
+    async def keep_asking() -> None:
+        while True:
+            await database.find_user(user.id)
+
+    others = [asyncio.create_task(keep_asking()) for _ in range(4)]
+    for number in range(20):
+        role = (Role.VIEWER, Role.ADMIN)[number % 2]
+        await put_users(database, replace(USER, role=role))
+        assert await database.find_user(user.id) == replace(user, role=role)
+    for other in others:
+        other.cancel()
+    await asyncio.wait(others)
 
 
 # --- pages

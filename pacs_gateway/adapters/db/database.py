@@ -22,7 +22,9 @@ from pacs_gateway.adapters.db.requests import PostgresRequests
 from pacs_gateway.adapters.db.session import SERVER_LIMITS, Session
 from pacs_gateway.adapters.db.sessions import PostgresSessions
 from pacs_gateway.adapters.db.upload_logs import PostgresUploadLogs
+from pacs_gateway.adapters.db.user_lookup import UserLookup
 from pacs_gateway.adapters.db.users import PostgresUsers
+from pacs_gateway.domain.registry import User
 from pacs_gateway.domain.whose import Claims, Known
 from pacs_gateway.use_cases.ports import (
     LedgerEntries,
@@ -95,18 +97,20 @@ class PostgresDatabase:
     """
 
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
-        """`url` is postgresql://...; raises ValueError where it is not. At most `pool_size` connections are made, and
-        one more for the ledger, the first one at the first use.
+        """`url` is postgresql://...; raises ValueError where it is not. At most `pool_size` connections are made, one
+        more for the ledger and one for finding users, the first one at the first use.
         """
         self._connect = connector(url, settings=SERVER_LIMITS)
         self._engine = _engine(url, pool_size, ping=True)
         # A connection of its own: those who wait for the ledger may hold all the others meanwhile.
         self._ledger_engine = _engine(url, 1, ping=False)
         self.ledger = PostgresGroupLedger(self._ledger_engine)
+        self._users = UserLookup(self._connect)
 
     async def close(self) -> None:
         """Closes the connections, once what waits to be written is."""
         await self.ledger.close()
+        await self._users.close()
         # A server that hangs does not say goodbye.
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
@@ -121,6 +125,10 @@ class PostgresDatabase:
             yield PostgresUnitOfWork(session, self.ledger.gateway_id)
         finally:
             await session.close()
+
+    async def find_user(self, user_id: UUID) -> User | None:
+        """The user with this id, as of now. Raises DATABASE_UNAVAILABLE, OVERLOADED."""
+        return await self._users.find(user_id)
 
     @asynccontextmanager
     async def lead(self) -> AsyncIterator[bool]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import Row, or_, select
 
@@ -20,11 +19,6 @@ class PostgresUsers:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-
-    async def get(self, user_id: UUID) -> User | None:
-        """The user with this id."""
-        row = (await self._session.execute(select(users).where(users.c.id == user_id))).one_or_none()
-        return _user(row) if row is not None else None
 
     async def upsert(self, entries: Sequence[UserEntry]) -> Sequence[User]:
         """Makes or changes users, in order. Raises REGISTRY_CONFLICT."""

@@ -59,7 +59,7 @@ class Tables:
 
 class FakeDatabase:
     """The database. Its hooks' places: `begin`, `statement`, `commit` (before it), `committed`, `end`; `ledger`, before
-    steps are written for all uploads together, and `written`.
+    steps are written for all uploads together, and `written`; `find_user`.
     """
 
     def __init__(self) -> None:
@@ -88,6 +88,11 @@ class FakeDatabase:
             for key, lock in work.held.items():
                 lock.release(alone=key not in work.shared)
             await self.hooks.reach("end")
+
+    async def find_user(self, user_id: UUID) -> User | None:
+        """The user with this id, as committed."""
+        await self.hooks.reach("find_user")
+        return self.tables.users.get(user_id)
 
     @asynccontextmanager
     async def lead(self) -> AsyncIterator[bool]:
@@ -339,10 +344,6 @@ class FakeUsers:
 
     def __init__(self, work: FakeUnitOfWork) -> None:
         self._work = work
-
-    async def get(self, user_id: UUID) -> User | None:
-        """The user with this id."""
-        return (await self._work.rows("users")).get(user_id)
 
     async def upsert(self, entries: Sequence[UserEntry]) -> Sequence[User]:
         """Makes or changes users."""

@@ -133,6 +133,6 @@ async def test_a_user_who_was_switched_off_is_out_at_once(world: World, gatekeep
 
 async def test_without_the_database_nobody_is_let_in(world: World, gatekeeper: UserGatekeeper) -> None:
     """Who cannot be looked up is not let in, and told to retry."""
-    world.database.hooks.at("begin", raising(database_away))
+    world.database.hooks.at("find_user", raising(database_away))
     with refused(Reason.DATABASE_UNAVAILABLE):
         await gatekeeper.admit("/ris.pacs.v1.StudyService/ListStudies", RADIOLOGIST.id, "token")
