@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from operator import attrgetter
@@ -20,6 +19,7 @@ from pacs_gateway.adapters.kept_bulk import KeptBulk
 from pacs_gateway.domain.media import DirectoryRecord
 from pacs_gateway.domain.tags import DicomTags, Edits, HeaderEdit
 from ris.tags.v1 import dicom_tags_pb2, tag_service_pb2, tag_service_pb2_grpc
+from service_runtime.calls import is_written, keep_status
 from service_runtime.errors import Reason, ServiceError
 from service_runtime.identity import CALLER
 from service_runtime.interceptor import EARLY_END_KEY, REQUEST_ID
@@ -51,8 +51,6 @@ _RequestT = TypeVar(
     tag_service_pb2.ReadTagsRequest,
     tag_service_pb2.ReadAllTagsRequest,
 )
-# What grpc.aio raises where a call is over that something is to be sent for.
-_OVER: Final = (grpc.aio.AioRpcError, asyncio.InvalidStateError)
 
 
 class TagClient:
@@ -140,7 +138,7 @@ async def _sending(call: Any, requests: AsyncGenerator[Any, None]) -> AsyncItera
 
     Errors of the call come as ServiceErrors. What breaks the file off breaks the call off, and is raised in its place.
     """
-    call._cython_call = _StatusKeeper(call._cython_call)  # noqa: SLF001 - see there
+    keep_status(call)
     sending = asyncio.create_task(_send(call, requests))
     try:
         yield sending
@@ -160,10 +158,9 @@ async def _send(call: Any, requests: AsyncGenerator[Any, None]) -> None:
     try:
         async with aclosing(requests):
             async for request in requests:
-                if not await _write(call, request):
+                if not await is_written(call.write(request)):
                     return
-        with contextlib.suppress(*_OVER):
-            await call.done_writing()
+        await is_written(call.done_writing())
     except BaseException:
         call.cancel()
         raise
@@ -191,36 +188,9 @@ async def _edit_requests(
     yield tag_service_pb2.ModifyTagsRequest(end_of_file=True)
 
 
-async def _write(call: Any, request: Any) -> bool:
-    """Sends a message; False where the call is over already, with the answer or an error: awaiting it tells which."""
-    try:
-        await call.write(request)
-    except _OVER:
-        return False
-    return True
-
-
 def _being_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-class _StatusKeeper:
-    """Keeps what the server said of a call that it ended while a write was on its way.
-
-    grpc.aio takes that write's failure for the outcome of the call, and an early answer or error for INTERNAL
-    (grpc/grpc#36066). To be deleted with the release that mends it.
-    """
-
-    def __init__(self, call: Any) -> None:
-        self._call = call
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._call, name)
-
-    def set_internal_error(self, text: str) -> None:
-        if not self._call.done():
-            self._call.set_internal_error(text)
 
 
 def _error_of(error: grpc.aio.AioRpcError) -> ServiceError:

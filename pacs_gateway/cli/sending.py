@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from grpc_status import rpc_status
 from pacs_gateway.cli.files import Kind, LocalFile, Progress, read
 from pacs_gateway.cli.outcomes import FAILED, Outcome
 from ris.pacs.v1 import upload_service_pb2, upload_service_pb2_grpc, upload_session_pb2
+from service_runtime.calls import is_written, keep_status
 from service_runtime.errors import Reason, ServiceError
 from service_runtime.status import error_of
 
@@ -50,8 +51,6 @@ _FOR_ALL: Final = frozenset(
         Reason.GATEWAY_UNAVAILABLE,
     }
 )
-# What grpc.aio raises where a call is over that something is to be sent for.
-_OVER: Final = (grpc.aio.AioRpcError, asyncio.InvalidStateError)
 
 Told = Callable[[Outcome], None]
 
@@ -202,6 +201,7 @@ class Gateway:
 
     async def _send_once(self, file: LocalFile, progress: Progress) -> Outcome:
         call = self._stub.Upload(metadata=self._metadata)
+        keep_status(call)
         try:
             first = upload_service_pb2.UploadRequest(filename=file.path.name, **self._sending.options)
             await _write(call, first, read(file, progress))
@@ -212,6 +212,7 @@ class Gateway:
     async def send_archive(self, name: str, pieces: Iterator[bytes], told: Told) -> None:
         """Sends a ZIP archive; `told` is called with the outcome of each file in it. Raises NotPossibleError."""
         call = self._stub.UploadMultiple(metadata=self._metadata)
+        keep_status(call)
         first = upload_service_pb2.UploadMultipleRequest(
             file=HttpBody(content_type=ZIP_TYPE), filename=name, **self._sending.options
         )
@@ -238,23 +239,15 @@ async def _write(call: Any, message: Any, pieces: Iterator[bytes]) -> None:
     try:
         while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
             message.file.data = piece
-            if not await _written(call.write(message)):
+            if not await is_written(call.write(message)):
                 return
             message = type(message)()
-        if await _written(call.write(type(message)(end_of_file=True))):
-            await _written(call.done_writing())
+        if await is_written(call.write(type(message)(end_of_file=True))):
+            await is_written(call.done_writing())
     except BaseException:
         # What breaks off must not pass for a file that ended.
         call.cancel()
         raise
-
-
-async def _written(write: Awaitable[None]) -> bool:
-    try:
-        await write
-    except _OVER:
-        return False
-    return True
 
 
 def _outcome(name: str, answer: Any) -> Outcome:
