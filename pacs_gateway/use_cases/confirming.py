@@ -2,13 +2,15 @@
 
 No deletion may come between the look and the word: both are under the study's lock, in one transaction. The files of
 all uploads that come to this point together share it, and the lock with it. A study of which nothing is stored yet, or
-that is not as it was when its file was accepted, is locked alone, file by file.
+that is not as it was when its file was accepted, is locked alone, file by file; those that find it locked wait a little
+for that, and go together afterwards.
 """
 
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Final
 from uuid import UUID
 
@@ -25,6 +27,10 @@ from service_runtime.errors import Reason, ServiceError
 
 # A file that Orthanc takes longer to tell of holds up those beside it no longer.
 _TOGETHER_SECONDS: Final = 5.0
+# How long a file waits for who has its study alone, before it asks to have it alone, too: mostly the study's first
+# files have it, for moments. If all behind them did as they do, none would ever go together.
+_LOCKED_SECONDS: Final = 1.0
+_PAUSES_SECONDS: Final = (0.01, 0.1)
 
 
 class HeldError(Exception):
@@ -62,6 +68,16 @@ class Confirmed:
     patient: Patient
 
 
+class _Apart(Enum):
+    """Why a file is not confirmed together with others."""
+
+    LOCKED = "another has its study alone"
+    CHANGED = "its study holds nothing yet, or is not as it was"
+
+
+_Outcome = Confirmed | Exception | _Apart
+
+
 class Confirming:
     """Confirms the files of all uploads."""
 
@@ -69,24 +85,33 @@ class Confirming:
         self._database = database
         self._pacs = pacs
         self._clock = clock
-        self._together: Grouping[Sent, Confirmed | Exception | None] = Grouping(self._confirm_together)
+        self._together: Grouping[Sent, _Outcome] = Grouping(self._confirm_together)
 
     async def confirm(self, sent: Sent) -> Confirmed:
         """Makes it last that the file is stored. Raises STORE_REFUSED, STORE_UNVERIFIED, INSTANCE_CONFLICT,
         STUDY_PATIENT_MISMATCH, ORDER_PATIENT_MISMATCH, HeldError, and what says that a part is away.
         """
         expect_filed_as(sent.accepted.tags, sent.stored)
-        outcome = None if sent.accepted.known_to_ledger else await self._together.do(sent)
+        outcome: _Outcome = _Apart.CHANGED
+        if not sent.accepted.known_to_ledger:
+            outcome = await self._confirm_with_others(sent)
         if isinstance(outcome, Exception):
             raise outcome
-        return outcome or await self._confirm_alone(sent)
+        return await self._confirm_alone(sent) if isinstance(outcome, _Apart) else outcome
 
-    async def _confirm_together(self, group: Sequence[Sent]) -> Sequence[Confirmed | Exception | None]:
-        """Of each file what it came to; None where it is to be confirmed alone."""
-        outcomes: list[Confirmed | Exception | None] = [None] * len(group)
+    async def _confirm_with_others(self, sent: Sent) -> _Outcome:
+        until, pause = time.monotonic() + _LOCKED_SECONDS, _PAUSES_SECONDS[0]
+        while (outcome := await self._together.do(sent)) is _Apart.LOCKED and time.monotonic() < until:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _PAUSES_SECONDS[1])
+        return outcome
+
+    async def _confirm_together(self, group: Sequence[Sent]) -> Sequence[_Outcome]:
+        """What each file came to."""
         async with self._database.begin() as work:
             shared = await work.share_studies({sent.study_uid for sent in group})
             logs = await work.upload_logs.by_study(shared)
+            outcomes: list[_Outcome] = [_Apart.CHANGED if sent.study_uid in shared else _Apart.LOCKED for sent in group]
             ready = [place for place, sent in enumerate(group) if _is_as_it_was(logs.get(sent.study_uid), sent)]
             noted = await asyncio.gather(*(self._noted(group[place]) for place in ready))
             contents: dict[int, Content] = {}
@@ -205,7 +230,7 @@ class Confirming:
 
 
 def _is_as_it_was(log: UploadLog | None, sent: Sent) -> bool:
-    """Whether the study's lock is shared, and its log holds files of this patient."""
+    """Whether the study's log holds files of this patient."""
     return log is not None and log.holds_files and is_study_of(log, sent.accepted.patient, sent.accepted.tags)
 
 

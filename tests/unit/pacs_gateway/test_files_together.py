@@ -124,6 +124,22 @@ async def test_a_deletion_comes_before_or_after_all_of_them(world: World) -> Non
     assert world.log().number_of_files == len(world.pacs.held) == sum(isinstance(one, StoredFile) for one in outcomes)
 
 
+async def test_files_wait_for_who_has_their_study_alone_and_go_together_then(world: World) -> None:
+    """Ten files that find their study locked for a moment are confirmed in few transactions once it is free."""
+    await world.send(tags_of(sop_instance_uid="1.2.3.1.99"))
+    upload = await upload_of(world)
+    async with world.database.begin() as other:
+        await other.lock_study(tags_of().study_instance_uid)
+        sending = [asyncio.create_task(send(upload, slice_of(number))) for number in range(10)]
+        for _ in range(500):
+            await asyncio.sleep(0)
+        assert len(world.pacs.held) == 11
+        world.database.hooks.passed.clear()
+    assert not any(isinstance(one, BaseException) for one in await asyncio.gather(*sending, return_exceptions=True))
+    assert world.database.hooks.passed["commit"] <= 3
+    assert world.log().number_of_files == 11
+
+
 async def test_of_one_instance_twice_in_an_upload_the_first_is_stored(world: World) -> None:
     """However the files overtake each other, what comes first is stored, and the next one finds it."""
     upload = await upload_of(world)
