@@ -12,8 +12,8 @@ from tests.unit.tag_service.hostile import FILES, READERS
 ALLOWED_BYTES = 64 * MIB
 # Most take milliseconds. What looks at each of a million things takes a microsecond or less for an element, two for an
 # item, three for a sequence, and whoever edits reads them twice; and machines differ.
-ALLOWED_SECONDS = 1.0
-ALLOWED_SECONDS_FOR_A_MILLION = 10.0
+ALLOWED_SECONDS = 3.0
+ALLOWED_SECONDS_FOR_A_MILLION = 20.0
 EXPECTED = {
     "UN in UN in UN": "",
     "nearly a million elements": "",
