@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import multiprocessing
 import os
 import signal
@@ -143,7 +144,8 @@ def _work(name: str, listen: str, settings: SettingsT, build: Build[SettingsT], 
 async def _serve_alone(listen: str, settings: SettingsT, build: Build[SettingsT]) -> None:
     # The loop's own way to tell of a task that failed unnoticed is to log the exception's text.
     asyncio.get_running_loop().set_exception_handler(_log_unnoticed)
-    await serve(listen, settings, build)
+    # What is here once the service listens stays: the garbage collector need not look through it again and again.
+    await serve(listen, settings, build, started=lambda _port: gc.freeze())
 
 
 def _log_unnoticed(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
