@@ -10,7 +10,10 @@ Metadata = Iterable[tuple[str, str | bytes]]
 
 def value_of(metadata: Metadata | None, key: str) -> str:
     """The first text value of `key` (lower case), empty where there is none."""
-    return next((value for name, value in metadata or () if name == key and isinstance(value, str)), "")
+    for name, value in metadata or ():
+        if name == key and isinstance(value, str):
+            return value
+    return ""
 
 
 def came_by_http(context: ServicerContext[Any, Any]) -> bool:

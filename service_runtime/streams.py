@@ -86,10 +86,12 @@ class _Pieces:
             except StopAsyncIteration:
                 await self._see_that_it_ended()
                 raise
-        self._size += len(message.file.data)
+        # Each time it is asked for, protobuf gives a copy.
+        data = message.file.data
+        self._size += len(data)
         self._file_ended = message.end_of_file
         return Piece(
-            data=message.file.data,
+            data=data,
             content_type=message.file.content_type,
             filename=getattr(message, "filename", ""),
             end_of_file=message.end_of_file,

@@ -122,8 +122,10 @@ class TagClient:
                 if message.bulk_size:
                     bulk.told(message.bulk_offset, message.bulk_size)
                 else:
-                    bulk.came(len(message.file.data))
-                    yield message.file.data
+                    # Each time it is asked for, protobuf gives a copy.
+                    data = message.file.data
+                    bulk.came(len(data))
+                    yield data
                 if bulk.is_due:
                     async with aclosing(bulk.kept()) as pieces:
                         async for piece in pieces:

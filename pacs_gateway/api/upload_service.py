@@ -60,7 +60,8 @@ class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
         options, by = await self._options(first), CALLER.get().user_id
         request_id = request_id_of(first, context)
         content = ContentDigest(reader, wanted=bool(request_id))
-        async with await self._requests.open(request_id, asked_by(first), by=by) as request:
+        asked = asked_by(first) if request_id else ""
+        async with await self._requests.open(request_id, asked, by=by) as request:
             if request.is_replay:
                 async for _ in await reader.only_file():
                     pass
@@ -80,7 +81,8 @@ class UploadServicer(upload_service_pb2_grpc.UploadServiceServicer):
         options, by = await self._options(first), CALLER.get().user_id
         request_id = request_id_of(first, context)
         content = ContentDigest(reader, wanted=bool(request_id))
-        async with await self._requests.open(request_id, asked_by(first), by=by) as request:
+        asked = asked_by(first) if request_id else ""
+        async with await self._requests.open(request_id, asked, by=by) as request:
             if request.is_replay:
                 async for file in reader.files():
                     await file.skip()

@@ -30,11 +30,13 @@ class KeptFile:
         message: tag_service_pb2.ModifyTagsRequest | None = self._first
         size, limit = 0, self._limits.file_bytes
         while message is not None:
-            size += len(message.file.data) + max(message.skipped, 0)
+            # Each time it is asked for, protobuf gives a copy.
+            data = message.file.data
+            size += len(data) + max(message.skipped, 0)
             if size > limit:
                 raise too_large(Reason.FILE_TOO_LARGE, "The file", "MAX_DICOM_FILE_SIZE_MB", limit)
-            if message.file.data:
-                yield message.file.data
+            if data:
+                yield data
             if message.skipped:
                 yield Gap(message.skipped)
             if message.end_of_file:
