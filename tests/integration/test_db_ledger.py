@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
-from sqlalchemy.exc import IntegrityError
 
 from pacs_gateway.adapters.db import PostgresDatabase
 from pacs_gateway.domain.ledger import FileState, LedgerFile, Step, StudyFacts
@@ -181,7 +181,7 @@ async def test_a_step_that_cannot_be_written_fails_alone(world: World) -> None:
     bad = file_of(world.log, 1, uploaded_by_id=uuid4())
     steps = [Step(file_of(world.log, 2)), Step(bad), Step(file_of(world.log, 3))]
     outcomes = await asyncio.gather(*map(world.database.ledger.write, steps), return_exceptions=True)
-    assert isinstance(outcomes[1], IntegrityError)
+    assert isinstance(outcomes[1], asyncpg.ForeignKeyViolationError)
     assert outcomes[::2] == [[], []]
     assert await _count_files(world.url) == 2
 

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from pacs_gateway.adapters.db.engine import connector
@@ -17,6 +16,7 @@ from pacs_gateway.adapters.db.lookups import look_up
 from pacs_gateway.adapters.db.models import SCHEMA_REVISION
 from pacs_gateway.adapters.db.orders import PostgresOrders
 from pacs_gateway.adapters.db.patients import PostgresPatients
+from pacs_gateway.adapters.db.prepared import Prepared
 from pacs_gateway.adapters.db.quarantine import PostgresQuarantine
 from pacs_gateway.adapters.db.requests import PostgresRequests
 from pacs_gateway.adapters.db.session import SERVER_LIMITS, Session
@@ -43,8 +43,8 @@ _CLOSE_SECONDS: Final = 5
 _CONNECT_SECONDS: Final = 6
 # Beside the pairs of Session.
 _LEAD: Final = "SELECT pg_try_advisory_lock(1, 3)"
-_VERSION = text("SELECT current_setting('server_version')")
-_REVISIONS = text("SELECT version_num FROM alembic_version")
+_VERSION: Final = Prepared("SELECT current_setting('server_version') AS version")
+_REVISIONS: Final = Prepared("SELECT version_num FROM alembic_version")
 
 
 class PostgresUnitOfWork:
@@ -101,9 +101,9 @@ class PostgresDatabase:
         more for the ledger and one for finding users, the first one at the first use.
         """
         self._connect = connector(url, settings=SERVER_LIMITS)
-        self._engine = _engine(url, pool_size, ping=True)
+        self._engine = _engine(url, pool_size)
         # A connection of its own: those who wait for the ledger may hold all the others meanwhile.
-        self._ledger_engine = _engine(url, 1, ping=False)
+        self._ledger_engine = _engine(url, 1)
         self.ledger = PostgresGroupLedger(self._ledger_engine)
         self._users = UserLookup(self._connect)
 
@@ -148,22 +148,24 @@ class PostgresDatabase:
         """The server's version. Raises DATABASE_UNAVAILABLE also when the migrations have not been run."""
         session = await Session.open(self._engine)
         try:
-            version = (await session.execute(_VERSION)).scalar_one()
-            revisions = (await session.execute(_REVISIONS)).scalars().all()
+            (server,) = await session.run(_VERSION)
+            revisions = [row.version_num for row in await session.run(_REVISIONS)]
         finally:
             await session.close()
         if revisions != [SCHEMA_REVISION]:
             raise not_migrated()
-        return str(version)
+        return str(server.version)
 
 
-def _engine(url: str, pool_size: int, *, ping: bool) -> AsyncEngine:
+def _engine(url: str, pool_size: int) -> AsyncEngine:
     return create_async_engine(
         "postgresql+asyncpg://",
         async_creator=connector(url, settings=SERVER_LIMITS),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=_POOL_SECONDS,
-        pool_pre_ping=ping,
         pool_use_lifo=True,
+        # A session begins and ends its transactions itself.
+        isolation_level="AUTOCOMMIT",
+        pool_reset_on_return=None,
     )

@@ -5,6 +5,8 @@ from typing import Any, Final
 
 import asyncpg
 
+from pacs_gateway.adapters.db.prepared import Record
+
 _CONNECT_SECONDS: Final = 5
 _SCHEMES: Final = ("postgresql", "postgres", "postgresql+asyncpg")
 
@@ -23,7 +25,10 @@ def connector(url: str, *, settings: Mapping[str, str]) -> Callable[[], Awaitabl
 
     async def connect() -> Any:
         return await asyncpg.connect(
-            dsn, timeout=_CONNECT_SECONDS, server_settings={"application_name": "pacs_gateway", **settings}
+            dsn,
+            timeout=_CONNECT_SECONDS,
+            server_settings={"application_name": "pacs_gateway", **settings},
+            record_class=Record,
         )
 
     return connect

@@ -79,6 +79,14 @@ async def deadline(seconds: float) -> AsyncIterator[None]:
         raise told from error
 
 
+def is_away(error: Exception) -> bool:
+    """Whether an error says that the server does not answer on this connection."""
+    told = _told(error)
+    return isinstance(error, asyncpg.InterfaceError) or (
+        told is not None and told.reason is Reason.DATABASE_UNAVAILABLE
+    )
+
+
 def sqlstate(error: BaseException) -> str:
     """The SQLSTATE of an error of the driver, as it is or as SQLAlchemy wraps it; "" where there is none."""
     origin = error.orig if isinstance(error, DBAPIError) else error

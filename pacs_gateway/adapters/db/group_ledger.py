@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 from typing import Final
 from uuid import UUID, uuid4
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from pacs_gateway.adapters.db.ledger import write_steps
+from pacs_gateway.adapters.db.prepared import Prepared
 from pacs_gateway.adapters.db.session import Session
 from pacs_gateway.domain.ledger import ABANDONED, LedgerFile, Step
 from pacs_gateway.use_cases.grouping import Grouping
@@ -16,14 +16,14 @@ from service_runtime.errors import ServiceError
 
 # More than a process can have under way. Entries past it are found by their age.
 _MOST_ABANDONED: Final = 100_000
-_SIGN: Final = text(
+_SIGN: Final = Prepared(
     "INSERT INTO gateways (id, seen_at) VALUES (:id, now()) ON CONFLICT (id) DO UPDATE SET seen_at = now()"
 )
-_ABANDON: Final = text("""
+_ABANDON: Final = Prepared("""
 UPDATE dicom_upload_files SET gateway_id = NULL, error = CASE WHEN error = '' THEN :error ELSE error END
  WHERE id = ANY(CAST(:ids AS uuid[])) AND state IN ('received', 'stored')
 """)
-_BURY: Final = text("DELETE FROM gateways WHERE seen_at < now() - interval '1 day'")
+_BURY: Final = Prepared("DELETE FROM gateways WHERE seen_at < now() - interval '1 day'")
 
 
 class PostgresGroupLedger:
@@ -43,8 +43,8 @@ class PostgresGroupLedger:
         async with self._session() as session:
             await self._sign(session)
             if given_up:
-                await session.execute(_ABANDON, {"ids": given_up, "error": ABANDONED})
-            await session.execute(_BURY)
+                await session.run(_ABANDON, ids=given_up, error=ABANDONED)
+            await session.run(_BURY)
             await session.commit()
         self._signed = True
         self.abandoned.difference_update(given_up)
@@ -81,7 +81,7 @@ class PostgresGroupLedger:
         return rivals
 
     async def _sign(self, session: Session) -> None:
-        await session.execute(_SIGN, {"id": self.gateway_id})
+        await session.run(_SIGN, id=self.gateway_id)
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[Session]:

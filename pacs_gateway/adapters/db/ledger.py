@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Boolean, DateTime, Row, Uuid, and_, bindparam, select, text, update
+from sqlalchemy import BigInteger, Boolean, DateTime, Row, Uuid, and_, bindparam, select, update
 
 from pacs_gateway.adapters.db.models import dicom_upload_files as files
 from pacs_gateway.adapters.db.models import dicom_upload_logs as logs
 from pacs_gateway.adapters.db.orders import PostgresOrders
+from pacs_gateway.adapters.db.prepared import Prepared, Record
 from pacs_gateway.adapters.db.session import SHARE_REGISTRY, Session
 from pacs_gateway.adapters.db.texts import cleaned, fitted
 from pacs_gateway.domain.ledger import Content, FileState, LedgerFile, Step
@@ -34,7 +35,7 @@ _UPSERT: Final = f"""
      WHERE dicom_upload_files.state <> 'verified' OR excluded.state = 'verified'
  RETURNING *"""  # noqa: S608 - the names are those of the table
 # Files on their way. The others of their instances, which are read as they were before, come of other groups.
-_BEGIN: Final = text(f"""
+_BEGIN: Final = Prepared(f"""
 WITH new AS ({_UPSERT}),
 begun AS (
     UPDATE dicom_upload_logs log
@@ -48,7 +49,7 @@ SELECT file.* FROM dicom_upload_files file
  ORDER BY file.received_at DESC, file.id LIMIT {_MOST_ENTRIES}
 """)  # noqa: S608
 # Files whose fate is known. What was left open has come to nothing, where another of its instance is in the PACS.
-_FINISH: Final = text(f"""
+_FINISH: Final = Prepared(f"""
 WITH new AS ({_UPSERT})
 UPDATE dicom_upload_files file SET state = 'failed', finished_at = new.finished_at
   FROM new
@@ -56,13 +57,13 @@ UPDATE dicom_upload_files file SET state = 'failed', finished_at = new.finished_
    AND file.state IN ('received', 'stored') AND file.gateway_id IS NULL
 """)  # noqa: S608
 # Here, too, the registry is shared before a row is locked.
-_LOCK_LOGS: Final = text(f"""
+_LOCK_LOGS: Final = Prepared(f"""
 SELECT id, number_of_files, total_size_bytes, is_deleted FROM dicom_upload_logs
  WHERE id = ANY(CAST(:ids AS uuid[])) AND ({SHARE_REGISTRY})::text IS NOT NULL
  ORDER BY id FOR NO KEY UPDATE
 """)  # noqa: S608
 # What is known last of an instance counts, but a failure to store again what is stored does not unstore it.
-_COUNT: Final = text("""
+_COUNT: Final = Prepared("""
 WITH new AS (
     SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:logs AS uuid[]), CAST(:uids AS text[]), CAST(:verified AS bool[]))
         AS new (id, log, uid, verified)),
@@ -99,7 +100,7 @@ SELECT log.id, change.number IS NOT NULL AS is_stored, coalesce(change.number, 0
                UNION ALL
                SELECT error FROM promoted WHERE upload_log_id = log.id AND state = 'failed') AS counted) failed ON true
 """)
-_STAND: Final = (
+_STAND: Final = Prepared(
     update(logs)
     .where(logs.c.id == bindparam("log"))
     .values(
@@ -112,14 +113,14 @@ _STAND: Final = (
         file_names_stale=True,
     )
 )
-_RECOUNT: Final = text("""
+_RECOUNT: Final = Prepared("""
 UPDATE dicom_upload_logs log
    SET number_of_files = counted.number, total_size_bytes = counted.size
   FROM (SELECT count(*) AS number, coalesce(sum(stored_size_bytes), 0) AS size FROM dicom_upload_files
          WHERE upload_log_id = :log AND is_current AND state = 'verified') counted
  WHERE log.id = :log
 """)
-_ORPHANS: Final = text("""
+_ORPHANS: Final = Prepared("""
 SELECT file.* FROM dicom_upload_files file
  WHERE file.state IN ('received', 'stored')
    AND (file.received_at < now() - interval '1 hour'
@@ -127,7 +128,7 @@ SELECT file.* FROM dicom_upload_files file
                         WHERE gateway.id = file.gateway_id AND gateway.seen_at > now() - make_interval(secs => :lease)))
  ORDER BY file.received_at, file.id LIMIT :limit
 """)
-_FORGET_INSTANCE: Final = text("""
+_FORGET_INSTANCE: Final = Prepared("""
 WITH gone AS (
     UPDATE dicom_upload_files SET is_current = false
      WHERE orthanc_id = :orthanc_id AND is_current AND state = 'verified'
@@ -165,17 +166,17 @@ class PostgresLedger:
         """Open entries of which no gateway says any more what becomes of them, the oldest first. One that is older than
         any upload lasts is none of a living gateway's either.
         """
-        found = await self._session.execute(_ORPHANS, {"lease": lease_seconds, "limit": limit})
-        return [entry_of(row) for row in found.all()]
+        found = await self._session.run(_ORPHANS, lease=lease_seconds, limit=limit)
+        return [entry_of(row) for row in found]
 
     async def recount(self, upload_log_id: UUID) -> None:
         """Has the log say what its entries come to."""
-        await self._session.execute(_LOCK_LOGS, {"ids": [upload_log_id]})
-        await self._session.execute(_RECOUNT, {"log": upload_log_id})
+        await self._session.run(_LOCK_LOGS, ids=[upload_log_id])
+        await self._session.run(_RECOUNT, log=upload_log_id)
         nothing: dict[str, Any] = {"ids": [], "logs": [], "uids": [], "verified": []}
-        known = (await self._session.execute(_LOCK_LOGS, {"ids": [upload_log_id]})).one()
-        row = (await self._session.execute(_COUNT, nothing | {"all_logs": [upload_log_id]})).one()
-        await self._session.execute(_STAND, [_stand(row, known, 0.0)])
+        (known,) = await self._session.run(_LOCK_LOGS, ids=[upload_log_id])
+        (row,) = await self._session.run(_COUNT, **nothing, all_logs=[upload_log_id])
+        await self._session.run(_STAND, **_stand(row, known, 0.0))
 
     async def counts(self, orthanc_id: str) -> bool:
         """Whether a log counts the instance as stored."""
@@ -193,12 +194,12 @@ class PostgresLedger:
     async def forget_instance(self, orthanc_id: str) -> None:
         """Has no log count the instance any more."""
         await self._session.share_registry()
-        await self._session.execute(_FORGET_INSTANCE, {"orthanc_id": orthanc_id})
+        await self._session.run(_FORGET_INSTANCE, orthanc_id=orthanc_id)
 
     async def forget_entry(self, entry: LedgerFile) -> None:
         """Has the entry's log count it no more."""
         assert entry.upload_log_id is not None  # noqa: S101 - a log counts it
-        await self._session.execute(_LOCK_LOGS, {"ids": [entry.upload_log_id]})
+        await self._session.run(_LOCK_LOGS, ids=[entry.upload_log_id])
         await self._session.execute(update(files).where(files.c.id == entry.id).values(is_current=False))
         await self.recount(entry.upload_log_id)
 
@@ -222,8 +223,8 @@ async def _begin(session: Session, begun: Sequence[LedgerFile], gateway_id: UUID
     if not begun:
         return []
     complete = [file for file in begun if file.stored.md5]
-    values = _columns(begun, gateway_id) | {"instances": sorted({file.orthanc_id for file in complete})}
-    found = (await session.execute(_BEGIN, values)).all()
+    instances = sorted({file.orthanc_id for file in complete})
+    found = await session.run(_BEGIN, **_columns(begun, gateway_id), instances=instances)
     return [*complete, *map(entry_of, found)]
 
 
@@ -235,12 +236,11 @@ async def _finish(session: Session, steps: Sequence[Step], gateway_id: UUID) -> 
     for step in steps:
         if (log := step.file.upload_log_id) is not None:
             seconds[log] = seconds.get(log, 0.0) + step.seconds
-    known = {row.id: row for row in (await session.execute(_LOCK_LOGS, {"ids": sorted(seconds)})).all()}
-    await session.execute(_FINISH, _columns([step.file for step in steps], gateway_id))
+    known = {row.id: row for row in await session.run(_LOCK_LOGS, ids=sorted(seconds))}
+    await session.run(_FINISH, **_columns([step.file for step in steps], gateway_id))
     await _write_facts(session, steps)
-    rows = (await session.execute(_COUNT, _counted(steps) | {"all_logs": sorted(seconds)})).all()
-    if rows:
-        await session.execute(_STAND, [_stand(row, known[row.id], seconds[row.id]) for row in rows])
+    for row in await session.run(_COUNT, **_counted(steps), all_logs=sorted(seconds)):
+        await session.run(_STAND, **_stand(row, known[row.id], seconds[row.id]))
 
 
 def _counted(steps: Sequence[Step]) -> dict[str, Any]:
@@ -259,7 +259,7 @@ def _counted(steps: Sequence[Step]) -> dict[str, Any]:
     }
 
 
-def _stand(row: Row[Any], known: Row[Any], seconds: float) -> dict[str, Any]:
+def _stand(row: Row[Any] | Record, known: Row[Any] | Record, seconds: float) -> dict[str, Any]:
     number, size = (0, 0) if known.is_deleted else (known.number_of_files, known.total_size_bytes)
     number, size = number + row.number, int(size + row.size)
     standing = Standing(stored=number, failed=row.failed, open=int(row.open), reasons=tuple(row.reasons or ()))
@@ -324,7 +324,7 @@ def _row(file: LedgerFile, gateway_id: UUID) -> dict[str, Any]:
     }
 
 
-def entry_of(row: Row[Any]) -> LedgerFile:
+def entry_of(row: Row[Any] | Record) -> LedgerFile:
     """The entry of a row that has the columns of the table."""
     return LedgerFile(
         id=row.id,

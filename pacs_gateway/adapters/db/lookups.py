@@ -9,18 +9,20 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from pacs_gateway.adapters.db.models import orders, patients
 from pacs_gateway.adapters.db.orders import order_of
 from pacs_gateway.adapters.db.patients import patient_of
+from pacs_gateway.adapters.db.prepared import Prepared
 from pacs_gateway.adapters.db.session import Session
 from pacs_gateway.adapters.db.texts import storable
 from pacs_gateway.adapters.db.upload_logs import PostgresUploadLogs
 from pacs_gateway.domain.registry import Order, Patient
 from pacs_gateway.domain.whose import Claims, Known
 
-# Made once: to put a statement together takes longer than to have it answered.
-_PATIENTS: Final = select(patients).where(patients.c.mrn == any_(bindparam("mrns", type_=ARRAY(String))))
-_ORDERS: Final = select(orders).where(
-    or_(
-        orders.c.accession_number == any_(bindparam("accession_numbers", type_=ARRAY(String))),
-        orders.c.id == any_(bindparam("ids", type_=ARRAY(Uuid))),
+_PATIENTS: Final = Prepared(select(patients).where(patients.c.mrn == any_(bindparam("mrns", type_=ARRAY(String)))))
+_ORDERS: Final = Prepared(
+    select(orders).where(
+        or_(
+            orders.c.accession_number == any_(bindparam("accession_numbers", type_=ARRAY(String))),
+            orders.c.id == any_(bindparam("ids", type_=ARRAY(Uuid))),
+        )
     )
 )
 
@@ -55,7 +57,7 @@ async def _patients(session: Session, mrns: set[str]) -> dict[str, Patient]:
     wanted = [mrn for mrn in mrns if mrn and storable(mrn)]
     if not wanted:
         return {}
-    rows = (await session.execute(_PATIENTS, {"mrns": wanted})).all()
+    rows = await session.run(_PATIENTS, mrns=wanted)
     return {row.mrn: patient_of(row) for row in rows}
 
 
@@ -63,5 +65,5 @@ async def _orders(session: Session, accession_numbers: set[str], ids: set[object
     wanted = [number for number in accession_numbers if number and storable(number)]
     if not wanted and not ids:
         return []
-    rows = (await session.execute(_ORDERS, {"accession_numbers": wanted, "ids": list(ids)})).all()
+    rows = await session.run(_ORDERS, accession_numbers=wanted, ids=list(ids))
     return [order_of(row) for row in rows]

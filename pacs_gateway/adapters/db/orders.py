@@ -5,10 +5,12 @@ from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, or_, select, update
+from sqlalchemy import Row, Uuid, any_, bindparam, or_, select, update
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from pacs_gateway.adapters.db.models import orders, patients
 from pacs_gateway.adapters.db.pages import EMPTY, page_by_id
+from pacs_gateway.adapters.db.prepared import Prepared, Record
 from pacs_gateway.adapters.db.session import Session
 from pacs_gateway.adapters.db.texts import fitted, refuse_unstorable, storable
 from pacs_gateway.adapters.db.upserts import Known, Wanted, one_of, plan, write
@@ -16,6 +18,7 @@ from pacs_gateway.domain.paging import Page, PageRequest
 from pacs_gateway.domain.registry import Order, OrderEntry, OrderStudy
 from service_runtime.errors import Reason, ServiceError, not_found
 
+_BY_ID: Final = Prepared(select(orders).where(orders.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))))
 _NO_STUDY: Final = dict.fromkeys(
     (
         "study_instance_uid",
@@ -43,7 +46,7 @@ class PostgresOrders:
 
     async def many(self, order_ids: Collection[UUID]) -> Mapping[UUID, Order]:
         """The orders with these ids."""
-        rows = (await self._session.execute(select(orders).where(one_of(orders.c.id, order_ids)))).all()
+        rows = await self._session.run(_BY_ID, ids=list(order_ids))
         return {row.id: order_of(row) for row in rows}
 
     async def by_accession(self, accession_number: str) -> Order | None:
@@ -147,7 +150,7 @@ def _row(order: Order) -> dict[str, Any]:
     }
 
 
-def order_of(row: Row[Any]) -> Order:
+def order_of(row: Row[Any] | Record) -> Order:
     """The order of a row."""
     study = None
     if row.study_instance_uid is not None:

@@ -1,11 +1,11 @@
 """The patients of the registry."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, bindparam, delete, or_, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Row, String, Uuid, any_, bindparam, delete, or_, select, update
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from pacs_gateway.adapters.db.models import (
     dicom_quarantine,
@@ -15,12 +15,16 @@ from pacs_gateway.adapters.db.models import (
     upload_sessions,
 )
 from pacs_gateway.adapters.db.pages import EMPTY, page_by_id
+from pacs_gateway.adapters.db.prepared import Prepared, Record
 from pacs_gateway.adapters.db.session import Session
 from pacs_gateway.adapters.db.texts import fitted, refuse_unstorable, storable
 from pacs_gateway.adapters.db.upserts import Known, Plan, Wanted, one_of, plan, write
 from pacs_gateway.domain.paging import Page, PageRequest
 from pacs_gateway.domain.registry import Patient, PatientEntry
 from service_runtime.errors import InvalidFieldError, Violation
+
+_BY_ID: Final = Prepared(select(patients).where(patients.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))))
+_BY_MRN: Final = Prepared(select(patients).where(patients.c.mrn == any_(bindparam("mrns", type_=ARRAY(String)))))
 
 
 class PostgresPatients:
@@ -35,13 +39,12 @@ class PostgresPatients:
 
     async def many(self, patient_ids: Collection[UUID]) -> Mapping[UUID, Patient]:
         """The patients with these ids."""
-        rows = (await self._session.execute(select(patients).where(one_of(patients.c.id, patient_ids)))).all()
+        rows = await self._session.run(_BY_ID, ids=list(patient_ids))
         return {row.id: patient_of(row) for row in rows}
 
     async def by_mrn(self, mrns: Collection[str]) -> Mapping[str, Patient]:
         """The patients with these MRNs, by MRN."""
-        wanted = one_of(patients.c.mrn, filter(storable, mrns))
-        rows = (await self._session.execute(select(patients).where(wanted))).all()
+        rows = await self._session.run(_BY_MRN, mrns=[mrn for mrn in mrns if storable(mrn)])
         return {row.mrn: patient_of(row) for row in rows}
 
     async def make_provisional(self, patient: Patient) -> Patient:
@@ -119,6 +122,6 @@ def _row(patient: Patient) -> dict[str, Any]:
     }
 
 
-def patient_of(row: Row[Any]) -> Patient:
+def patient_of(row: Row[Any] | Record) -> Patient:
     """The patient of a row."""
     return Patient(row.id, row.mrn, row.full_name, row.birth_date, row.sex, row.is_provisional)

@@ -4,20 +4,21 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import delete, select, text, update
+from sqlalchemy import delete, select, update
 
 from pacs_gateway.adapters.db.models import upload_requests as requests
+from pacs_gateway.adapters.db.prepared import Prepared
 from pacs_gateway.adapters.db.session import Session
 from pacs_gateway.domain.upload import KnownRequest
 
-_EXPIRE: Final = text("DELETE FROM upload_requests WHERE expires_at < now()")
+_EXPIRE: Final = Prepared("DELETE FROM upload_requests WHERE expires_at < now()")
 # One that is under way at a gateway that is dead is under way no more.
-_FORGET_DEAD: Final = text("""
+_FORGET_DEAD: Final = Prepared("""
 DELETE FROM upload_requests WHERE user_id = :user AND request_id = :request AND answers IS NULL AND NOT EXISTS (
     SELECT 1 FROM gateways
      WHERE gateways.id = upload_requests.gateway_id AND seen_at > now() - make_interval(secs => :lease))
 """)
-_CLAIM: Final = text("""
+_CLAIM: Final = Prepared("""
 INSERT INTO upload_requests (user_id, request_id, gateway_id, asked_sha256, expires_at)
 VALUES (:user, :request, :gateway, :asked, now() + make_interval(secs => :keep)) ON CONFLICT DO NOTHING
 RETURNING request_id
@@ -36,10 +37,9 @@ class PostgresRequests:
     ) -> KnownRequest | None:
         """Takes the id for a request; where it is taken, what is known of the one that has it."""
         key = {"user": user_id, "request": request_id}
-        await self._session.execute(_EXPIRE)
-        await self._session.execute(_FORGET_DEAD, key | {"lease": lease_seconds})
-        mine = {"gateway": self._gateway_id, "asked": asked_sha256, "keep": keep_seconds}
-        if (await self._session.execute(_CLAIM, key | mine)).first() is not None:
+        await self._session.run(_EXPIRE)
+        await self._session.run(_FORGET_DEAD, **key, lease=lease_seconds)
+        if await self._session.run(_CLAIM, **key, gateway=self._gateway_id, asked=asked_sha256, keep=keep_seconds):
             return None
         found = select(requests).where(requests.c.user_id == user_id, requests.c.request_id == request_id)
         row = (await self._session.execute(found)).one()

@@ -1,13 +1,17 @@
 """One transaction on one connection, with a deadline on every exchange."""
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final, Self
+from collections.abc import Awaitable, Collection, Mapping, Sequence
+from typing import Any, Final, Self, TypeVar
 
-from sqlalchemy import CursorResult, Executable, text
+import asyncpg
+from sqlalchemy import CursorResult, Executable
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from pacs_gateway.adapters.db.failures import deadline
+from pacs_gateway.adapters.db.failures import deadline, is_away, unavailable
+from pacs_gateway.adapters.db.prepared import Prepared, Record
+
+T = TypeVar("T")
 
 # PostgreSQL's own limits come first: they leave the connection usable. The deadline is for a server that hangs.
 SERVER_LIMITS: Final = {
@@ -26,21 +30,24 @@ _REGISTRY: Final = "1, 1"
 _USERS: Final = "1, 2"
 _QUARANTINE: Final = "1, 4"
 SHARE_REGISTRY: Final = f"SELECT pg_advisory_xact_lock_shared({_REGISTRY})"
-_SHARE_REGISTRY = text(SHARE_REGISTRY)
-_OWN_REGISTRY = text(f"SELECT pg_advisory_xact_lock({_REGISTRY})")
-_OWN_USERS = text(f"SELECT pg_advisory_xact_lock({_USERS})")
-_OWN_QUARANTINE = text(f"SELECT pg_advisory_xact_lock({_QUARANTINE})")
-_LOCK_STUDY = text("SELECT pg_advisory_xact_lock(hashtextextended(:study_uid, 0))")
-_SHARE_STUDIES = text("""
+_SHARE_REGISTRY: Final = Prepared(SHARE_REGISTRY)
+_OWN_REGISTRY: Final = Prepared(f"SELECT pg_advisory_xact_lock({_REGISTRY})")
+_OWN_USERS: Final = Prepared(f"SELECT pg_advisory_xact_lock({_USERS})")
+_OWN_QUARANTINE: Final = Prepared(f"SELECT pg_advisory_xact_lock({_QUARANTINE})")
+_LOCK_STUDY: Final = Prepared("SELECT pg_advisory_xact_lock(hashtextextended(:study_uid, 0))")
+_SHARE_STUDIES: Final = Prepared("""
 SELECT uid FROM unnest(CAST(:study_uids AS text[])) AS study (uid)
  WHERE pg_try_advisory_xact_lock_shared(hashtextextended(uid, 0))
 """)
 # Seeded otherwise than the studies, so that no order stands for a study.
-_LOCK_ORDER = text("SELECT pg_advisory_xact_lock(hashtextextended(:order_id, 1))")
+_LOCK_ORDER: Final = Prepared("SELECT pg_advisory_xact_lock(hashtextextended(:order_id, 1))")
 
 
 class Session:
     """A transaction. It is rolled back when it is closed, unless it was committed.
+
+    Statements that are `run` go to the driver, all others through SQLAlchemy, which must not begin transactions of its
+    own: its engine is one of AUTOCOMMIT.
 
     The registry has two kinds of writers. Uploads and deletions share it, from their first change to the end of their
     transaction; an upsert has it to itself, because it may give patients other ids. So neither ever waits for a row
@@ -49,13 +56,40 @@ class Session:
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
+        sync = connection.sync_connection
+        assert sync is not None  # noqa: S101 - it is connected
+        self._driver: Any = sync.connection.driver_connection
+        self._begun = False
         self._shares_registry = False
 
     @classmethod
     async def open(cls, engine: AsyncEngine) -> Self:
-        """Takes a connection. Raises DATABASE_UNAVAILABLE."""
+        """Takes a connection, and begins. Raises DATABASE_UNAVAILABLE."""
         async with deadline(_CONNECT_SECONDS):
-            return cls(await engine.connect())
+            # The pool cannot tell which of its connections the server has closed meanwhile: beginning does.
+            while True:
+                session = cls(await engine.connect())
+                try:
+                    await session.begin()
+                except BaseException as error:
+                    broken = session.is_broken(error)
+                    await session.close()
+                    if not broken:
+                        raise
+                else:
+                    return session
+
+    async def begin(self) -> None:
+        """Begins."""
+        self._begun = True
+        await self._driver.execute("BEGIN")
+
+    def is_broken(self, error: BaseException) -> bool:
+        """Whether an error says that the server had closed the connection before it was used."""
+        if isinstance(error, asyncpg.InternalClientError):
+            # The server's last word is here, which nobody had asked for, and its end of the connection not yet.
+            self._driver.terminate()
+        return isinstance(error, Exception) and self._driver.is_closed() and is_away(error)
 
     async def close(self) -> None:
         """Rolls back what is not committed and gives the connection back, also when the caller is cancelled."""
@@ -67,54 +101,74 @@ class Session:
         """The result of a statement, complete; with a list of `rows`, of the statement for each. Raises
         DATABASE_UNAVAILABLE.
         """
-        async with deadline(_STATEMENT_SECONDS):
-            return await self._connection.execute(statement, rows)
+        if not self._begun:
+            await self._ask(self.begin())
+        return await self._ask(self._connection.execute(statement, rows))
+
+    async def run(self, statement: Prepared, **values: Any) -> Sequence[Record]:
+        """The rows that a statement gives. Raises DATABASE_UNAVAILABLE."""
+        if not self._begun:
+            await self._ask(self.begin())
+        rows: Sequence[Record] = await self._ask(self._driver.fetch(statement.sql, *statement.arguments(values)))
+        return rows
 
     async def commit(self) -> None:
         """Makes the changes last. When this raises DATABASE_UNAVAILABLE, whether they do is unknown."""
-        async with deadline(_STATEMENT_SECONDS):
-            await self._connection.commit()
-        self._shares_registry = False
+        # A transaction in which a statement failed is rolled back by it.
+        if await self._ask(self._driver.execute("COMMIT")) != "COMMIT":
+            raise unavailable()
+        self._begun = self._shares_registry = False
 
     async def share_registry(self) -> None:
         """Waits until no upsert of patients or orders is under way, and holds the next one up. To be called before each
         change that is not an upsert.
         """
         if not self._shares_registry:
-            await self.execute(_SHARE_REGISTRY)
+            await self.run(_SHARE_REGISTRY)
             self._shares_registry = True
 
     async def own_registry(self) -> None:
         """Waits until nobody else writes to patients and orders, and holds the next one up."""
-        await self.execute(_OWN_REGISTRY)
+        await self.run(_OWN_REGISTRY)
 
     async def own_users(self) -> None:
         """Waits until no other upsert of users is under way, and holds the next one up."""
-        await self.execute(_OWN_USERS)
+        await self.run(_OWN_USERS)
 
     async def own_quarantine(self) -> None:
         """Waits until no other file is being added to the quarantine, and holds the next one up."""
-        await self.execute(_OWN_QUARANTINE)
+        await self.run(_OWN_QUARANTINE)
 
     async def lock_study(self, study_uid: str) -> None:
         """Waits until no other transaction has the study's lock, and holds it alone."""
-        await self.execute(_LOCK_STUDY, {"study_uid": study_uid})
+        await self.run(_LOCK_STUDY, study_uid=study_uid)
 
     async def share_studies(self, study_uids: Collection[str]) -> Collection[str]:
         """Holds the locks, with others, of those studies of which no other transaction has it for itself, or waits for
         that; which these are.
         """
-        found = await self.execute(_SHARE_STUDIES, {"study_uids": sorted(set(study_uids))})
-        return frozenset(found.scalars())
+        found = await self.run(_SHARE_STUDIES, study_uids=sorted(set(study_uids)))
+        return frozenset(row.uid for row in found)
 
     async def lock_order(self, order_id: str) -> None:
         """Waits until no other transaction has the order's lock, and holds it."""
-        await self.execute(_LOCK_ORDER, {"order_id": order_id})
+        await self.run(_LOCK_ORDER, order_id=order_id)
+
+    async def _ask(self, exchange: Awaitable[T]) -> T:
+        """The answer of the server to one exchange with it."""
+        async with deadline(_STATEMENT_SECONDS):
+            try:
+                return await exchange
+            except Exception as error:
+                if self.is_broken(error):
+                    raise unavailable() from error
+                raise
 
     async def _close(self) -> None:
         try:
             async with asyncio.timeout(_ROLLBACK_SECONDS):
-                await self._connection.rollback()
+                if self._begun:
+                    await self._driver.execute("ROLLBACK")
         except Exception:  # noqa: BLE001 - whatever it is: the server forgets a transaction whose connection is gone
             await self._connection.invalidate()
         finally:

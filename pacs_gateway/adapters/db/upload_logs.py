@@ -16,6 +16,7 @@ from pacs_gateway.adapters.db.models import dicom_upload_logs as logs
 from pacs_gateway.adapters.db.models import study_deletions as deletions
 from pacs_gateway.adapters.db.models import users
 from pacs_gateway.adapters.db.pages import EMPTY, count, page_of, time_and_id
+from pacs_gateway.adapters.db.prepared import Prepared, Record
 from pacs_gateway.adapters.db.session import Session
 from pacs_gateway.adapters.db.texts import cleaned, fitted, storable
 from pacs_gateway.adapters.db.upserts import one_of
@@ -77,16 +78,21 @@ UPDATE dicom_upload_logs log
  WHERE log.id IN (SELECT id FROM dicom_upload_logs WHERE file_names_stale AND upload_status <> 'in_progress'
                    ORDER BY id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED)
 """)
+_OF_STUDIES: Final = Prepared(
+    select(*_SHOWN).where(logs.c.study_instance_uid == any_(bindparam("study_uids", type_=ARRAY(String))))
+)
 _deleters = users.alias("deleters")
-_WITH_DELETIONS: Final = select(
-    *_SHOWN,
-    select(deletions.c.completed_at.is_(None))
-    .where(deletions.c.study_instance_uid == logs.c.study_instance_uid)
-    .order_by(deletions.c.requested_at.desc(), deletions.c.id)
-    .limit(1)
-    .scalar_subquery()
-    .label("is_being_deleted"),
-).where(logs.c.study_instance_uid == any_(bindparam("study_uids", type_=ARRAY(String))))
+_WITH_DELETIONS: Final = Prepared(
+    select(
+        *_SHOWN,
+        select(deletions.c.completed_at.is_(None))
+        .where(deletions.c.study_instance_uid == logs.c.study_instance_uid)
+        .order_by(deletions.c.requested_at.desc(), deletions.c.id)
+        .limit(1)
+        .scalar_subquery()
+        .label("is_being_deleted"),
+    ).where(logs.c.study_instance_uid == any_(bindparam("study_uids", type_=ARRAY(String))))
+)
 
 
 class PostgresUploadLogs:
@@ -100,15 +106,16 @@ class PostgresUploadLogs:
 
     async def by_study(self, study_uids: Collection[str]) -> Mapping[str, UploadLog]:
         """The logs of these studies, by StudyInstanceUID."""
-        wanted = one_of(logs.c.study_instance_uid, filter(storable, study_uids))
-        found = [_log(row) for row in (await self._session.execute(select(*_SHOWN).where(wanted))).all()]
+        wanted = [uid for uid in study_uids if uid and storable(uid)]
+        rows = await self._session.run(_OF_STUDIES, study_uids=wanted) if wanted else []
+        found = [_log(row) for row in rows]
         self._known |= {log.id: log for log in found}
         return {log.study_instance_uid: log for log in found}
 
     async def with_deletions(self, study_uids: Collection[str]) -> Mapping[str, tuple[UploadLog, bool]]:
         """The logs of these studies, and whether the latest deletion of each was never completed."""
         wanted = [uid for uid in study_uids if uid and storable(uid)]
-        rows = (await self._session.execute(_WITH_DELETIONS, {"study_uids": wanted})).all() if wanted else []
+        rows = await self._session.run(_WITH_DELETIONS, study_uids=wanted) if wanted else []
         found = {row.study_instance_uid: (_log(row), bool(row.is_being_deleted)) for row in rows}
         self._known |= {log.id: log for log, _ in found.values()}
         return found
@@ -266,7 +273,7 @@ def _row(log: UploadLog) -> dict[str, Any]:
     return values | {"upload_status": log.upload_status.value, "error_message": cleaned(log.error_message)}
 
 
-def _log(row: Row[Any]) -> UploadLog:
+def _log(row: Row[Any] | Record) -> UploadLog:
     values = {name: getattr(row, name) for name in (*_PLAIN, *_QUOTED, "error_message")}
     return UploadLog(upload_status=UploadStatus(row.upload_status), **values)
 
