@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import structlog
@@ -26,7 +26,7 @@ from grpc.aio import AbortError, InternalError, ServicerContext
 from service_runtime.errors import Reason, ServiceError
 from service_runtime.identity import CALLER, Gatekeeper, TokenVerifier
 from service_runtime.logs import describe
-from service_runtime.metadata import came_by_http, value_of
+from service_runtime.metadata import ReadOnce, came_by_http, value_of
 from service_runtime.requests import Requests, parsed
 from service_runtime.status import (
     CODE_OF,
@@ -82,7 +82,8 @@ class _Method:
 
     def call(self, request: Any, context: ServicerContext[Any, Any]) -> _Call:
         """A call of the method, `request` being what grpc gives: bytes, or their stream."""
-        return _Call(self.name, context, Requests(aiter(request), self.parse) if self.request_streaming else None)
+        requests = Requests(aiter(request), self.parse) if self.request_streaming else None
+        return _Call(self.name, cast("ServicerContext[Any, Any]", ReadOnce(context)), requests)
 
     def request(self, request: Any, call: _Call) -> Any:
         """The request for the servicer: a message, or their stream. Raises INVALID_FIELD for bytes that are none."""
@@ -139,7 +140,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: ServicerContext[Any, Any]) -> Any:
             one = method.call(request, context)
             async with self._around(one):
-                response = await method.behaviour(method.request(request, one), context)
+                response = await method.behaviour(method.request(request, one), one.context)
                 await self._drain_for_http(one)
                 return response
 
@@ -153,9 +154,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def call(request: Any, context: ServicerContext[Any, Any]) -> None:
             one = method.call(request, context)
             async with self._around(one):
-                async with aclosing(method.behaviour(method.request(request, one), context)) as responses:
+                async with aclosing(method.behaviour(method.request(request, one), one.context)) as responses:
                     async for response in responses:
-                        await _write(context, response)
+                        await _write(one.context, response)
                 await self._drain_for_http(one)
 
         return call

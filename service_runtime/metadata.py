@@ -8,6 +8,23 @@ from grpc.aio import ServicerContext
 Metadata = Iterable[tuple[str, str | bytes]]
 
 
+class ReadOnce:
+    """The context of a call, whose metadata is read once: grpc makes them anew each time, which takes 40 us."""
+
+    def __init__(self, context: ServicerContext[Any, Any]) -> None:
+        self._context = context
+        self._metadata: Metadata | None = None
+
+    def invocation_metadata(self) -> Metadata:
+        """The metadata that came with the call."""
+        if self._metadata is None:
+            self._metadata = self._context.invocation_metadata() or ()
+        return self._metadata
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+
 def value_of(metadata: Metadata | None, key: str) -> str:
     """The first text value of `key` (lower case), empty where there is none."""
     for name, value in metadata or ():
