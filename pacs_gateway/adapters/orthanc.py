@@ -148,7 +148,7 @@ class Orthanc:
             raise
 
     async def _told_of(self, body: Body) -> StoredInstance:
-        async with self._stores.one():
+        async with self._stores:
             try:
                 async with asyncio.timeout(self._deadlines.store) as deadline:
                     status, content = await self._send(body, deadline)
@@ -192,7 +192,7 @@ class Orthanc:
         try:
             async with AsyncExitStack() as opened:
                 async with asyncio.timeout(self._deadlines.query):
-                    await opened.enter_async_context(self._reads.one())
+                    await opened.enter_async_context(self._reads)
                     response = await opened.enter_async_context(self._answer("GET", path))
                 if response.status_code == 404:
                     return
@@ -353,7 +353,7 @@ class Orthanc:
         try:
             async with (
                 asyncio.timeout(self._deadlines.store),
-                self._reads.one(),
+                self._reads,
                 self._answer("GET", path) as response,
             ):
                 if response.status_code == 404:
@@ -396,7 +396,7 @@ class Orthanc:
         OVERLOADED where it is `queued`.
         """
         try:
-            async with asyncio.timeout(seconds), self._reads.one() if queued else nullcontext():
+            async with asyncio.timeout(seconds), self._reads if queued else nullcontext():
                 for _ in range(_ATTEMPTS - 1):
                     try:
                         return await self._attempt(method, path, **request)

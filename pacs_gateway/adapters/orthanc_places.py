@@ -1,8 +1,7 @@
 """How many calls Orthanc is asked to answer at once, and how many may wait for that: no more than can end in time."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 from typing import Final
 
 from service_runtime.errors import Reason, ServiceError
@@ -11,7 +10,10 @@ _RETRY_SECONDS: Final = 5
 
 
 class Places:
-    """So many places, and so many that wait for one, first come, first served."""
+    """So many places, and so many that wait for one, first come, first served.
+
+    An async context manager, which any number enter: each has a place as long as its context lasts.
+    """
 
     def __init__(self, places: int, *, waiting: int, seconds: float | None = None) -> None:
         """At most `waiting` wait, each for `seconds` at most; None leaves that to the caller's own deadline."""
@@ -25,9 +27,12 @@ class Places:
         if self._free.locked() and self._waiting >= self._max_waiting:
             raise _overloaded()
 
-    @asynccontextmanager
-    async def one(self) -> AsyncIterator[None]:
-        """A place, as long as the context lasts. Raises OVERLOADED, before it, where there is none in time."""
+    async def __aenter__(self) -> None:
+        """Takes a place. Raises OVERLOADED where there is none in time."""
+        if not self._free.locked():
+            # Without the deadline of those that wait: this one does not.
+            await self._free.acquire()
+            return
         self.expect_room()
         self._waiting += 1
         try:
@@ -37,10 +42,12 @@ class Places:
             raise _overloaded() from error
         finally:
             self._waiting -= 1
-        try:
-            yield
-        finally:
-            self._free.release()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Gives the place back."""
+        self._free.release()
 
 
 def _overloaded() -> ServiceError:
