@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import aiohttp
 import httpx
@@ -58,6 +58,7 @@ _ANSWER_BYTES: Final = 256 * 1024 * 1024
 _PICTURE_BYTES: Final = 3 * 1024 * 1024
 _THUMBNAIL: Final = "rendered?width=256&height=256"
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
+_NOTHING: Final = httpx.ByteStream(b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +102,20 @@ class Orthanc:
         self._reads = Places(places, waiting=_WAITING_READS * places)
         self._url = url.rstrip("/")
         # Orthanc would spend more time on compressing than the network takes.
-        self._headers = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "pacs_gateway"}
+        headers = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "pacs_gateway"}
         if username:
-            self._headers["authorization"] = _basic(username, password)
+            headers["authorization"] = _basic(username, password)
+
+        def session() -> aiohttp.ClientSession:
+            connector = aiohttp.TCPConnector(
+                limit=connections, keepalive_timeout=_KEEPALIVE_SECONDS, ssl=self._transport.ssl_context
+            )
+            # What every request says is prepared once, here.
+            return aiohttp.ClientSession(connector=connector, headers=headers)
+
         # Without the client around it, whose redirects, cookies and login by negotiation nobody needs here, a call
         # costs half as much. Nor has it deadlines of its own: there is one for the whole exchange, by its kind.
-        self._transport = AiohttpTransport(
-            limits=httpx.Limits(max_connections=connections, keepalive_expiry=_KEEPALIVE_SECONDS), trust_env=False
-        )
+        self._transport = AiohttpTransport(client=session, trust_env=False)
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -197,7 +204,7 @@ class Orthanc:
                 if response.status_code == 404:
                     return
                 _ok(response.status_code, bytearray())
-                chunks = response.aiter_bytes()
+                chunks = _pieces_of(response)
                 while True:
                     async with asyncio.timeout(self._deadlines.query):
                         chunk = await anext(chunks, None)
@@ -359,7 +366,7 @@ class Orthanc:
                 if response.status_code == 404:
                     return None
                 _ok(response.status_code, bytearray())
-                async for chunk in response.aiter_bytes():
+                async for chunk in _pieces_of(response):
                     digest.update(chunk)
                     size += len(chunk)
         except (TimeoutError, _BrokenError) as error:
@@ -413,7 +420,7 @@ class Orthanc:
             attempts += 1
             try:
                 sent = putting_off(deadline, body.send(), seconds=self._deadlines.store)
-                return await self._attempt("POST", "/instances", content=sent, headers=body.headers)
+                return await self._attempt("POST", "/instances", stream=_Stream(sent), headers=body.headers)
             except _BrokenError as error:
                 if body.failure is not None:
                     raise body.failure from None
@@ -424,7 +431,7 @@ class Orthanc:
     async def _attempt(self, method: str, path: str, **request: Any) -> tuple[int, bytearray]:
         content = bytearray()
         async with self._answer(method, path, **request) as response:
-            async for chunk in response.aiter_bytes():
+            async for chunk in _pieces_of(response):
                 content += chunk
                 if len(content) > self._answer_bytes:
                     raise nonsense()
@@ -433,10 +440,8 @@ class Orthanc:
     @asynccontextmanager
     async def _answer(self, method: str, path: str, **request: Any) -> AsyncIterator[httpx.Response]:
         """An answer while it comes in. Raises _BrokenError, and ORTHANC_ERROR for what is not HTTP."""
-        headers = self._headers | request.pop("headers", {})
-        asked = httpx.Request(method, self._url + path, headers=headers, **request)
         try:
-            response = await self._transport.handle_async_request(asked)
+            response = await self._transport.handle_async_request(self._request(method, path, **request))
             try:
                 yield response
             finally:
@@ -446,9 +451,36 @@ class Orthanc:
         except (aiohttp.ClientError, httpx.HTTPError) as error:
             raise _BrokenError from error
 
+    def _request(self, method: str, path: str, **content: Any) -> httpx.Request:
+        """A request with `json`, or with `stream` and `headers`, or without a body, for which httpx works out nothing:
+        that would take longer than all else that it does.
+        """
+        if content:
+            return httpx.Request(method, self._url + path, **content)
+        request = httpx.Request(method, self._url + path, stream=_NOTHING)
+        request.read()
+        return request
+
+
+class _Stream(httpx.AsyncByteStream):
+    """The body of a request."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._chunks
+
 
 class _BrokenError(Exception):
     """No connection, or one that broke."""
+
+
+def _pieces_of(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The bytes of an answer while they come in: past httpx, but for what is encoded in spite of what was asked for."""
+    if any(name.lower() == b"content-encoding" for name, _ in response.headers.raw):
+        return response.aiter_bytes()
+    return aiter(cast("httpx.AsyncByteStream", response.stream))
 
 
 def _ok(status: int, content: bytearray) -> bytearray:

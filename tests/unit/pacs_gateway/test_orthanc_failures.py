@@ -1,6 +1,7 @@
 """What the adapter makes of an Orthanc that is away, slow, broken, hostile, or none at all. The sockets are real."""
 
 import asyncio
+import gzip
 import json
 import logging
 import threading
@@ -369,6 +370,33 @@ async def test_answers_are_asked_for_as_they_are_and_with_the_credentials() -> N
     assert request.headers["accept-encoding"] == "identity"
     assert request.headers["content-type"] == "application/dicom"
     assert request.headers["authorization"] == "Basic Z2F0ZXdheTp3cm9uZw=="
+
+
+@pytest.mark.parametrize("call", _CALLS)
+async def test_every_request_says_who_asks(call: str) -> None:
+    """With a body or without: the credentials, the host, and that nothing is to be compressed."""
+    async with serving(answer_with(401)) as server:
+        await _error(server.url, call)
+    for request in server.requests:
+        assert request.headers["authorization"] == "Basic Z2F0ZXdheTp3cm9uZw=="
+        assert request.headers["accept-encoding"] == "identity"
+        assert request.headers["user-agent"] == "pacs_gateway"
+        assert request.headers["host"] == server.url.removeprefix("http://")
+        assert request.method != "POST" or {"content-length", "transfer-encoding"} & request.headers.keys()
+
+
+async def test_an_answer_that_is_compressed_all_the_same_is_read() -> None:
+    """What stands between may compress whatever it was asked for: neither an answer nor a file is taken as it came."""
+
+    async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
+        plain = b"DICM" * 100_000 if request.path.endswith("/file") else b'{"Version": "1.2.3"}'
+        body = gzip.compress(plain)
+        writer.write(head(200, len(body)).replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n") + body)
+        await writer.drain()
+
+    async with serving(answer) as server, _pacs(server.url) as pacs:
+        assert await pacs.check() == "1.2.3"
+        assert b"".join([chunk async for chunk in pacs.file(_ID)]) == b"DICM" * 100_000
 
 
 async def test_the_password_is_never_logged(caplog: pytest.LogCaptureFixture) -> None:
