@@ -21,7 +21,7 @@ from httpx_aiohttp import AiohttpTransport
 
 from pacs_gateway.adapters import orthanc_answers as answers
 from pacs_gateway.adapters.orthanc_answers import checked_id, nonsense, parse
-from pacs_gateway.adapters.orthanc_body import Body, ReplayableBody, WholeBody, putting_off
+from pacs_gateway.adapters.orthanc_body import Body, Piece, ReplayableBody, WholeBody, putting_off
 from pacs_gateway.adapters.orthanc_directory import StudyDirectory
 from pacs_gateway.adapters.orthanc_places import Places
 from pacs_gateway.adapters.orthanc_query import STUDY_COUNTS, is_broad, is_literal, matches, query_of
@@ -465,11 +465,12 @@ class Orthanc:
 class _Stream(httpx.AsyncByteStream):
     """The body of a request."""
 
-    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
-        self._chunks = chunks
+    def __init__(self, pieces: AsyncIterator[Piece]) -> None:
+        self._pieces = pieces
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._chunks
+        # aiohttp, which is all that reads it, takes either.
+        return cast("AsyncIterator[bytes]", self._pieces)
 
 
 class _BrokenError(Exception):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -93,6 +94,35 @@ async def test_a_store_whose_connection_dies_early_is_made_again_whole(seen: int
         assert stored.orthanc_id == _ID
         assert len([one for one in server.requests if one.method == "POST"]) == failures + 1
     assert bodies[-1] == 15 * 64 * _KIB
+
+
+@pytest.mark.parametrize("size", [0, 1, 4 * _KIB - 1, 4 * _KIB, 4 * _KIB + 1, 600 * _KIB, _MIB + 1])
+async def test_a_whole_file_is_sent_with_its_length_byte_for_byte(size: int) -> None:
+    """Whatever its size, in one request that says how long it is."""
+    data = secrets.token_bytes(size)
+    async with serving(answer_json(_STORED)) as server, _pacs(server.url) as pacs:
+        await pacs.store_whole(data)
+    [request] = server.requests
+    assert request.body == data
+    assert request.headers["content-length"] == str(size)
+    assert "transfer-encoding" not in request.headers
+
+
+async def test_a_whole_file_whose_connection_dies_is_sent_again_whole() -> None:
+    """Connections that break in the middle of the file cost nothing but repetitions."""
+    data = secrets.token_bytes(600 * _KIB)
+
+    async def answer(request: Request, writer: asyncio.StreamWriter) -> None:
+        reader: asyncio.StreamReader = writer._reader  # type: ignore[attr-defined]
+        if request.connection < 2:
+            await reader.readexactly(300 * _KIB)
+            writer.transport.abort()
+        elif await reader.readexactly(len(data)) == data:
+            await answer_json(_STORED)(request, writer)
+
+    async with serving(answer, reads_bodies=False) as server, _pacs(server.url) as pacs:
+        assert (await pacs.store_whole(data)).orthanc_id == _ID
+        assert len(server.requests) == 3
 
 
 async def _slowly(chunks: list[bytes]) -> AsyncIterator[bytes]:
