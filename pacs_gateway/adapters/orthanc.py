@@ -1,4 +1,4 @@
-"""Orthanc over its REST API: the only place that speaks to it, with one long-lived HTTP client.
+"""Orthanc over its REST API: the only place that knows it; `orthanc_http.py` is the only one that speaks HTTP to it.
 
 Works the same with Orthanc 1.10 and 1.12. What differs, as tried: RequestedTags (the modalities and counts of studies)
 came with 1.11 and is ignored before, where they are counted from one query for all series. verify-md5 of 1.10 takes the
@@ -8,21 +8,26 @@ limit).
 """
 
 import asyncio
-import base64
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from collections.abc import AsyncGenerator, AsyncIterable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass
-from typing import Any, Final, cast
-
-import aiohttp
-import httpx
-from httpx_aiohttp import AiohttpTransport
+from typing import Any, Final
 
 from pacs_gateway.adapters import orthanc_answers as answers
-from pacs_gateway.adapters.orthanc_answers import checked_id, nonsense, parse
-from pacs_gateway.adapters.orthanc_body import Body, Piece, ReplayableBody, WholeBody, putting_off
+from pacs_gateway.adapters.orthanc_answers import checked_id, parse
+from pacs_gateway.adapters.orthanc_body import Body, ReplayableBody, WholeBody, putting_off
 from pacs_gateway.adapters.orthanc_directory import StudyDirectory
+from pacs_gateway.adapters.orthanc_http import (
+    ANSWER_BYTES,
+    BrokenError,
+    OrthancHttp,
+    Stream,
+    away,
+    expect_ok,
+    ok,
+    pieces_of,
+)
 from pacs_gateway.adapters.orthanc_places import Places
 from pacs_gateway.adapters.orthanc_query import STUDY_COUNTS, is_broad, is_literal, matches, query_of
 from pacs_gateway.domain.study import (
@@ -38,8 +43,6 @@ from pacs_gateway.domain.study import (
 from pacs_gateway.use_cases.ports import fate_unknown
 from service_runtime.errors import Reason, ServiceError
 
-# Orthanc closes a connection that is idle for a second; one that is about to be closed must not be used again.
-_KEEPALIVE_SECONDS: Final = 0.5
 # Of the connections, so many are left to stores by all else, and by stores, which last as long as their senders are
 # slow, to all else.
 _RESERVED: Final = 1 / 4
@@ -53,12 +56,10 @@ _WAITING_READS: Final = 32
 # which of the kept connections are dead as well.
 _ATTEMPTS: Final = 3
 _PAUSE_SECONDS: Final = 0.05
-_ANSWER_BYTES: Final = 256 * 1024 * 1024
 # A gRPC message holds 4 MiB by default.
 _PICTURE_BYTES: Final = 3 * 1024 * 1024
 _THUMBNAIL: Final = "rendered?width=256&height=256"
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
-_NOTHING: Final = httpx.ByteStream(b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class Orthanc:
         password: str,
         connections: int,
         deadlines: Deadlines | None = None,
-        answer_bytes: int = _ANSWER_BYTES,
+        answer_bytes: int = ANSWER_BYTES,
         studies_in_memory: int = 0,
     ) -> None:
         """`url` is http(s)://host:port with an optional path. Connects at the first call.
@@ -95,37 +96,23 @@ class Orthanc:
         than `answer_bytes` is an ORTHANC_ERROR. An Orthanc with at most `studies_in_memory` has them listed from there.
         """
         self._deadlines = deadlines or Deadlines()
-        self._answer_bytes = answer_bytes
         self._directory = StudyDirectory(self._asked, most=studies_in_memory)
         places = max(1, connections - max(1, int(connections * _RESERVED)))
         self._stores = Places(places, waiting=_WAITING_STORES * places, seconds=_WAIT_SECONDS)
         self._reads = Places(places, waiting=_WAITING_READS * places)
-        self._url = url.rstrip("/")
-        # Orthanc would spend more time on compressing than the network takes.
-        headers = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "pacs_gateway"}
-        if username:
-            headers["authorization"] = _basic(username, password)
-
-        def session() -> aiohttp.ClientSession:
-            connector = aiohttp.TCPConnector(
-                limit=connections, keepalive_timeout=_KEEPALIVE_SECONDS, ssl=self._transport.ssl_context
-            )
-            # What every request says is prepared once, here.
-            return aiohttp.ClientSession(connector=connector, headers=headers)
-
-        # Without the client around it, whose redirects, cookies and login by negotiation nobody needs here, a call
-        # costs half as much. Nor has it deadlines of its own: there is one for the whole exchange, by its kind.
-        self._transport = AiohttpTransport(client=session, trust_env=False)
+        self._http = OrthancHttp(
+            url, username=username, password=password, connections=connections, answer_bytes=answer_bytes
+        )
 
     async def close(self) -> None:
         """Closes the connections."""
-        await self._transport.aclose()
+        await self._http.close()
 
     async def check(self) -> str:
         """Orthanc's version."""
         # Not one of the many that wait for a place: an Orthanc with much to do is there.
         status, content = await self._exchange("GET", "/system", seconds=self._deadlines.check, queued=False)
-        return (await parse(answers.SYSTEM, _ok(status, content))).version
+        return (await parse(answers.SYSTEM, ok(status, content))).version
 
     async def store(self, chunks: AsyncIterable[bytes]) -> StoredInstance:
         """Stores one file while it comes in. When `chunks` raises, the request is broken off and Orthanc keeps nothing.
@@ -160,10 +147,10 @@ class Orthanc:
                 async with asyncio.timeout(self._deadlines.store) as deadline:
                     status, content = await self._send(body, deadline)
             except TimeoutError as error:
-                raise _away() from error
+                raise away() from error
         if status in {400, 404, 415} and answers.is_problem(content):
             raise ServiceError(Reason.STORE_REFUSED, "Orthanc refused the file. Validate it to learn what is wrong.")
-        outcome = (await parse(answers.STATUS, _ok(status, content))).status
+        outcome = (await parse(answers.STATUS, ok(status, content))).status
         if outcome == "FilteredOut":
             raise ServiceError(Reason.STORE_REFUSED, "A filter of Orthanc's refused the file. Its Lua scripts say why.")
         stored = await parse(answers.STORED, content)
@@ -190,7 +177,7 @@ class Orthanc:
         # 400: other bytes than were noted; 500: no bytes to be had.
         if status in {400, 500}:
             raise ServiceError(Reason.STORE_UNVERIFIED, "What Orthanc's storage holds is not what was stored there.")
-        _ok(status, content)
+        ok(status, content)
         return Fingerprint(noted.size, noted.md5)
 
     async def file(self, orthanc_id: str) -> AsyncGenerator[bytes, None]:
@@ -200,19 +187,19 @@ class Orthanc:
             async with AsyncExitStack() as opened:
                 async with asyncio.timeout(self._deadlines.query):
                     await opened.enter_async_context(self._reads)
-                    response = await opened.enter_async_context(self._answer("GET", path))
+                    response = await opened.enter_async_context(self._http.answer("GET", path))
                 if response.status_code == 404:
                     return
-                _ok(response.status_code, bytearray())
-                chunks = _pieces_of(response)
+                expect_ok(response.status_code)
+                chunks = pieces_of(response)
                 while True:
                     async with asyncio.timeout(self._deadlines.query):
                         chunk = await anext(chunks, None)
                     if chunk is None:
                         return
                     yield chunk
-        except (TimeoutError, _BrokenError) as error:
-            raise _away() from error
+        except (TimeoutError, BrokenError) as error:
+            raise away() from error
 
     async def study_of(self, orthanc_id: str) -> PacsStudy | None:
         """The study of an instance."""
@@ -242,7 +229,7 @@ class Orthanc:
                 async with asyncio.timeout(self._deadlines.query):
                     known = await self._directory.find(wanted, order)
             except TimeoutError as error:
-                raise _away() from error
+                raise away() from error
             if known is not None:
                 return known[:limit]
         asked = limit
@@ -361,16 +348,16 @@ class Orthanc:
             async with (
                 asyncio.timeout(self._deadlines.store),
                 self._reads,
-                self._answer("GET", path) as response,
+                self._http.answer("GET", path) as response,
             ):
                 if response.status_code == 404:
                     return None
-                _ok(response.status_code, bytearray())
-                async for chunk in _pieces_of(response):
+                expect_ok(response.status_code)
+                async for chunk in pieces_of(response):
                     digest.update(chunk)
                     size += len(chunk)
-        except (TimeoutError, _BrokenError) as error:
-            raise _away() from error
+        except (TimeoutError, BrokenError) as error:
+            raise away() from error
         return Fingerprint(size, digest.hexdigest())
 
     async def _png(self, path: str) -> bytes | None:
@@ -378,23 +365,23 @@ class Orthanc:
         # 415: no pixel data, or such as Orthanc has no decoder for.
         if status in {400, 404, 415}:
             return None
-        _ok(status, content)
+        ok(status, content)
         return bytes(content) if content.startswith(_PNG) else None
 
     async def _find(self, path: str) -> bytearray | None:
         status, content = await self._exchange("GET", path, seconds=self._deadlines.query)
-        return None if status == 404 else _ok(status, content)
+        return None if status == 404 else ok(status, content)
 
     async def _post(self, path: str, body: Mapping[str, object]) -> bytearray:
         return await self._asked("POST", path, body)
 
     async def _asked(self, method: str, path: str, body: Mapping[str, object] | None) -> bytearray:
-        return _ok(*await self._exchange(method, path, seconds=self._deadlines.query, json=body))
+        return ok(*await self._exchange(method, path, seconds=self._deadlines.query, json=body))
 
     async def _delete(self, path: str) -> None:
         status, content = await self._exchange("DELETE", path, seconds=self._deadlines.delete)
         if status != 404:
-            _ok(status, content)
+            ok(status, content)
 
     async def _exchange(
         self, method: str, path: str, *, seconds: float, queued: bool = True, **request: Any
@@ -406,12 +393,12 @@ class Orthanc:
             async with asyncio.timeout(seconds), self._reads if queued else nullcontext():
                 for _ in range(_ATTEMPTS - 1):
                     try:
-                        return await self._attempt(method, path, **request)
-                    except _BrokenError:
+                        return await self._http.ask(method, path, **request)
+                    except BrokenError:
                         await asyncio.sleep(_PAUSE_SECONDS)
-                return await self._attempt(method, path, **request)
-        except (TimeoutError, _BrokenError) as error:
-            raise _away() from error
+                return await self._http.ask(method, path, **request)
+        except (TimeoutError, BrokenError) as error:
+            raise away() from error
 
     async def _send(self, body: Body, deadline: asyncio.Timeout) -> tuple[int, bytearray]:
         """Status and body of storing. Raises ORTHANC_UNAVAILABLE, and what the body's source raised."""
@@ -420,92 +407,10 @@ class Orthanc:
             attempts += 1
             try:
                 sent = putting_off(deadline, body.send(), seconds=self._deadlines.store)
-                return await self._attempt("POST", "/instances", stream=_Stream(sent), headers=body.headers)
-            except _BrokenError as error:
+                return await self._http.ask("POST", "/instances", stream=Stream(sent), headers=body.headers)
+            except BrokenError as error:
                 if body.failure is not None:
                     raise body.failure from None
                 if attempts == _ATTEMPTS or not body.rewind():
-                    raise _away() from error
+                    raise away() from error
             await asyncio.sleep(_PAUSE_SECONDS)
-
-    async def _attempt(self, method: str, path: str, **request: Any) -> tuple[int, bytearray]:
-        content = bytearray()
-        async with self._answer(method, path, **request) as response:
-            async for chunk in _pieces_of(response):
-                content += chunk
-                if len(content) > self._answer_bytes:
-                    raise nonsense()
-            return response.status_code, content
-
-    @asynccontextmanager
-    async def _answer(self, method: str, path: str, **request: Any) -> AsyncIterator[httpx.Response]:
-        """An answer while it comes in. Raises _BrokenError, and ORTHANC_ERROR for what is not HTTP."""
-        try:
-            response = await self._transport.handle_async_request(self._request(method, path, **request))
-            try:
-                yield response
-            finally:
-                await response.aclose()
-        except (aiohttp.ClientResponseError, httpx.DecodingError) as error:
-            raise nonsense() from error
-        except (aiohttp.ClientError, httpx.HTTPError) as error:
-            raise _BrokenError from error
-
-    def _request(self, method: str, path: str, **content: Any) -> httpx.Request:
-        """A request with `json`, or with `stream` and `headers`, or without a body, for which httpx works out nothing:
-        that would take longer than all else that it does.
-        """
-        if content:
-            return httpx.Request(method, self._url + path, **content)
-        request = httpx.Request(method, self._url + path, stream=_NOTHING)
-        request.read()
-        return request
-
-
-class _Stream(httpx.AsyncByteStream):
-    """The body of a request."""
-
-    def __init__(self, pieces: AsyncIterator[Piece]) -> None:
-        self._pieces = pieces
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        # aiohttp, which is all that reads it, takes either.
-        return cast("AsyncIterator[bytes]", self._pieces)
-
-
-class _BrokenError(Exception):
-    """No connection, or one that broke."""
-
-
-def _pieces_of(response: httpx.Response) -> AsyncIterator[bytes]:
-    """The bytes of an answer while they come in: past httpx, but for what is encoded in spite of what was asked for."""
-    if any(name.lower() == b"content-encoding" for name, _ in response.headers.raw):
-        return response.aiter_bytes()
-    return aiter(cast("httpx.AsyncByteStream", response.stream))
-
-
-def _ok(status: int, content: bytearray) -> bytearray:
-    if status in {502, 503, 504}:
-        raise _away()
-    if status in {401, 403}:
-        raise ServiceError(
-            Reason.ORTHANC_ERROR,
-            "Orthanc does not accept the gateway's credentials. Check ORTHANC_USERNAME and ORTHANC_PASSWORD.",
-            metadata={"http_status": str(status)},
-        )
-    if status != 200:
-        raise ServiceError(
-            Reason.ORTHANC_ERROR,
-            f"Orthanc answered with HTTP status {status}. Its log says why.",
-            metadata={"http_status": str(status)},
-        )
-    return content
-
-
-def _basic(username: str, password: str) -> str:
-    """The Authorization of a login (RFC 7617)."""
-    return f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"
-
-
-def _away() -> ServiceError:
-    return ServiceError(Reason.ORTHANC_UNAVAILABLE, "Orthanc cannot be reached, or is too slow. Retry.", retry_after=5)
