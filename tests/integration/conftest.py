@@ -7,6 +7,7 @@ import pytest
 
 from deploy.local.orthanc import OrthancServer
 from deploy.local.stack import Existing, Stack
+from tests.integration.databases import empty_database, migrate
 
 
 @pytest.fixture(scope="session")
@@ -14,6 +15,14 @@ async def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterato
     """The URL of an empty database on a PostgreSQL of the tests' own."""
     async with Stack(Path(tmp_path_factory.mktemp("postgres")), parts=("postgres",)) as stack:
         yield stack.database_url
+
+
+@pytest.fixture(scope="session")
+async def migrated_url(postgres_url: str) -> AsyncIterator[str]:
+    """The URL of a database with all tables there, which is copied and otherwise left alone."""
+    async with empty_database(postgres_url) as url:
+        await migrate(url)
+        yield url
 
 
 @pytest.fixture(scope="session")

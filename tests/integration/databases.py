@@ -1,15 +1,19 @@
 """Databases of their own for the tests of migrations/ and of the PostgreSQL adapter, on the tests' server."""
 
 import asyncio
+import os
 import sys
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 from urllib.parse import urlsplit
 
 import asyncpg
+from alembic import command
+from alembic.config import Config
 
 from deploy.local.process import ROOT, python_environment
 from pacs_gateway.adapters.db import PostgresDatabase
@@ -38,20 +42,46 @@ async def alembic(url: str | None, *words: str, cwd: Path = ROOT) -> Outcome:
 
 
 async def migrate(url: str, revision: str = "head") -> None:
-    """Brings the database up to a revision."""
-    outcome = await alembic(url, "upgrade", revision)
-    assert outcome.status == 0, outcome.output
+    """Brings the database up to a revision, by alembic in this process: one of its own costs a second and more."""
+    await _in_this_process(command.upgrade, url, revision)
+
+
+async def downgrade(url: str, revision: str) -> None:
+    """Takes the database back to a revision, in the same way."""
+    await _in_this_process(command.downgrade, url, revision)
+
+
+async def _in_this_process(change: Callable[[Config, str], None], url: str, revision: str) -> None:
+    with patch.dict(os.environ, DATABASE_URL=url):
+        await asyncio.to_thread(change, Config(str(ROOT / "migrations" / "alembic.ini")), revision)
 
 
 @asynccontextmanager
 async def empty_database(server_url: str) -> AsyncIterator[str]:
-    """The URL of a new database, which is dropped at the end."""
+    """The URL of a new database on this server, which is dropped at the end."""
+    async with _new_database(server_url, "template1") as url:
+        yield url
+
+
+@asynccontextmanager
+async def copy_of(model_url: str) -> AsyncIterator[str]:
+    """The URL of a new database that is as this one, to which nobody is connected; it is dropped at the end."""
+    async with _new_database(_at(model_url, "postgres"), urlsplit(model_url).path.removeprefix("/")) as url:
+        yield url
+
+
+@asynccontextmanager
+async def _new_database(server_url: str, template: str) -> AsyncIterator[str]:
     name = f"test_{uuid.uuid4().hex[:12]}"
-    await execute(server_url, f"CREATE DATABASE {name}")
+    await execute(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     try:
-        yield urlsplit(server_url)._replace(path=f"/{name}").geturl()
+        yield _at(server_url, name)
     finally:
         await execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _at(server_url: str, name: str) -> str:
+    return urlsplit(server_url)._replace(path=f"/{name}").geturl()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +101,9 @@ class Migrated:
 
 
 @asynccontextmanager
-async def migrated_database(server_url: str) -> AsyncIterator[Migrated]:
-    """A new database with all tables, which is dropped at the end."""
-    async with empty_database(server_url) as url:
-        await migrate(url)
+async def migrated_database(migrated_url: str) -> AsyncIterator[Migrated]:
+    """A copy of the database with all tables, which is dropped at the end."""
+    async with copy_of(migrated_url) as url:
         database = PostgresDatabase(url)
         try:
             yield Migrated(url, database)

@@ -133,9 +133,9 @@ async def test_a_database_at_another_revision_is_not_ready(postgres_url: str) ->
         assert "migrations" in (await told_unavailable(database.check())).message
 
 
-async def test_a_migration_under_a_running_service_does_not_break_it(postgres_url: str) -> None:
+async def test_a_migration_under_a_running_service_does_not_break_it(migrated_url: str) -> None:
     """A statement that was prepared before the tables were made anew works after, at the latest at the second try."""
-    async with migrated_database(postgres_url) as migrated:
+    async with migrated_database(migrated_url) as migrated:
         database = migrated.database
         await read(database)
         assert (await alembic(migrated.url, "downgrade", "base")).status == 0
@@ -265,9 +265,9 @@ def test_a_url_of_another_kind_is_refused_at_once(url: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-async def test_a_defect_does_not_pass_for_an_outage(postgres_url: str) -> None:
+async def test_a_defect_does_not_pass_for_an_outage(migrated_url: str) -> None:
     """What the database refuses for good reason stays what it is: retrying would not help."""
-    async with migrated_database(postgres_url) as migrated, migrated.database.begin() as work:
+    async with migrated_database(migrated_url) as migrated, migrated.database.begin() as work:
         (patient,) = await work.patients.upsert([ENTRY])
         log = UploadLog(uuid4(), patient.id, None, uuid4(), "1.2", "manual", datetime(2026, 3, 1, tzinfo=UTC))
         with pytest.raises(IntegrityError):

@@ -30,9 +30,9 @@ USER = UserEntry("anna", "Anna Smith", Role.RADIOLOGIST, is_active=True)
 
 
 @pytest.fixture(scope="module")
-async def migrated(postgres_url: str) -> AsyncIterator[Migrated]:
+async def migrated(migrated_url: str) -> AsyncIterator[Migrated]:
     """The database of this module."""
-    async with migrated_database(postgres_url) as migrated:
+    async with migrated_database(migrated_url) as migrated:
         yield migrated
 
 

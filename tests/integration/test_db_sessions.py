@@ -73,9 +73,9 @@ class World:
 
 
 @pytest.fixture(scope="module")
-async def migrated(postgres_url: str) -> AsyncIterator[Migrated]:
+async def migrated(migrated_url: str) -> AsyncIterator[Migrated]:
     """The database of this module."""
-    async with migrated_database(postgres_url) as migrated:
+    async with migrated_database(migrated_url) as migrated:
         yield migrated
 
 

@@ -1,4 +1,4 @@
-"""migrations/ against a real PostgreSQL, run the way operators run them."""
+"""migrations/ against a real PostgreSQL."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from deploy.local.process import ROOT
 from pacs_gateway.adapters.db.engine import connector
 from pacs_gateway.adapters.db.models import SCHEMA_REVISION, metadata
-from tests.integration.databases import alembic, connected, empty_database, execute, migrate
+from tests.integration.databases import alembic, connected, copy_of, downgrade, empty_database, execute, migrate
 
 SCRIPTS = ScriptDirectory.from_config(Config(str(ROOT / "migrations" / "alembic.ini")))
 REVISIONS = [script.revision for script in reversed(list(SCRIPTS.walk_revisions()))]
@@ -45,6 +45,13 @@ async def url(postgres_url: str) -> AsyncIterator[str]:
         yield url
 
 
+@pytest.fixture
+async def migrated(migrated_url: str) -> AsyncIterator[str]:
+    """A database with all tables."""
+    async with copy_of(migrated_url) as url:
+        yield url
+
+
 async def schema(url: str) -> dict[str, str]:
     """The schema by the names of its parts, alembic's own table apart."""
     async with connected(url) as connection:
@@ -60,8 +67,7 @@ async def test_every_revision_can_be_undone_and_done_again(url: str) -> None:
         await migrate(url, revision)
         after = await schema(url)
         assert after != before
-        outcome = await alembic(url, "downgrade", REVISIONS[number - 1] if number else "base")
-        assert outcome.status == 0, outcome.output
+        await downgrade(url, REVISIONS[number - 1] if number else "base")
         assert await schema(url) == before
         await migrate(url, revision)
         assert await schema(url) == after
@@ -74,7 +80,7 @@ async def test_what_the_ris_had_survives_the_way_down_and_up(url: str) -> None:
     await execute(url, NEW_USER)
     await execute(url, NEW_PATIENT)
     await execute(url, NEW_LOG)
-    assert (await alembic(url, "downgrade", "0001")).status == 0
+    await downgrade(url, "0001")
     await migrate(url)
     async with connected(url) as connection:
         assert await connection.fetchval("SELECT count(*) FROM patients") == 1
@@ -112,35 +118,31 @@ async def test_what_the_logs_listed_is_in_the_ledger_and_back(url: str) -> None:
         ("1.2", "1.2.2", "b.dcm", 0, "failed", "STORE_REFUSED", True, "manual"),
         ("1.3", "1.3.1", "c", 1, "verified", "", False, "api"),
     ]
-    assert (await alembic(url, "downgrade", "0003")).status == 0
+    await downgrade(url, "0003")
     async with connected(url) as connection:
         rows = await connection.fetch("SELECT file_names FROM dicom_upload_logs ORDER BY study_instance_uid")
     back = {file["sop_instance_uid"]: file["error"] for file in json.loads(rows[0]["file_names"])}
     assert back == {"1.2.1": "", "1.2.2": "STORE_REFUSED"}
 
 
-async def test_the_models_do_not_drift_from_the_migrations(url: str, tmp_path: Path) -> None:
+async def test_the_models_do_not_drift_from_the_migrations(migrated: str, tmp_path: Path) -> None:
     """`alembic check`, run from any directory, finds nothing to generate."""
-    await migrate(url)
-    outcome = await alembic(url, "check", cwd=tmp_path)
+    outcome = await alembic(migrated, "check", cwd=tmp_path)
     assert outcome.status == 0, outcome.output
 
 
-async def test_the_models_make_the_very_schema_that_the_migrations_make(url: str, postgres_url: str) -> None:
+async def test_the_models_make_the_very_schema_that_the_migrations_make(url: str, migrated: str) -> None:
     """Every column, default, constraint, check and index agrees, names included, which `alembic check` does not see."""
-    await migrate(url)
-    async with empty_database(postgres_url) as other:
-        engine = create_async_engine("postgresql+asyncpg://", async_creator=connector(other, settings={}))
-        async with engine.begin() as connection:
-            await connection.run_sync(metadata.create_all)
-        await engine.dispose()
-        assert await schema(other) == await schema(url)
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connector(url, settings={}))
+    async with engine.begin() as connection:
+        await connection.run_sync(metadata.create_all)
+    await engine.dispose()
+    assert await schema(url) == await schema(migrated)
 
 
-async def test_the_schema_is_the_documented_one(url: str) -> None:
+async def test_the_schema_is_the_documented_one(migrated: str) -> None:
     """Types, lengths and names that others rely on are there."""
-    await migrate(url)
-    found = await schema(url)
+    found = await schema(migrated)
     promised = {
         "dicom_upload_logs.total_size_bytes": "bigint NO '0'::bigint",
         "dicom_upload_logs.file_names": "json NO '[]'::json",
@@ -177,13 +179,12 @@ async def test_the_schema_is_the_documented_one(url: str) -> None:
     ],
 )
 async def test_the_database_refuses_a_value_that_is_none_of_the_known(
-    url: str, table: str, column: str, value: str
+    migrated: str, table: str, column: str, value: str
 ) -> None:
     """A role, sex, status or source that the domain does not know never gets in, whoever writes it."""
-    await migrate(url)
     for statement in (NEW_USER, NEW_PATIENT, NEW_LOG):
-        await execute(url, statement)
-    async with connected(url) as connection:
+        await execute(migrated, statement)
+    async with connected(migrated) as connection:
         with pytest.raises(asyncpg.CheckViolationError):
             await connection.execute(f"UPDATE {table} SET {column} = $1", value)  # noqa: S608 - the test's own names
 
@@ -200,7 +201,8 @@ async def test_migrators_of_one_database_take_turns(url: str) -> None:
 @pytest.mark.parametrize("scheme", ["postgresql+asyncpg", "postgres"])
 async def test_a_url_may_be_spelt_for_libpq_or_for_sqlalchemy(url: str, scheme: str) -> None:
     """Every customary scheme of a PostgreSQL URL reaches the same database."""
-    await migrate(url.replace("postgresql", scheme, 1))
+    outcome = await alembic(url.replace("postgresql", scheme, 1), "upgrade", "head")
+    assert outcome.status == 0, outcome.output
     async with connected(url) as connection:
         assert await connection.fetchval("SELECT version_num FROM alembic_version") == REVISIONS[-1]
 
