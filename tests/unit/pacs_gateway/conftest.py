@@ -15,3 +15,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def world(request: pytest.FixtureRequest) -> World:
     """A world of plain fakes, new for each test."""
     return World(holds_files=getattr(request, "param", True))
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests in which what is waited for never comes, or comes at the next try: little of the product's waiting."""
+    monkeypatch.setattr("pacs_gateway.use_cases.storing._WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("pacs_gateway.use_cases.streams._PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("pacs_gateway.use_cases.replacing._PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("pacs_gateway.use_cases.replacing._SECONDS", 2.0)

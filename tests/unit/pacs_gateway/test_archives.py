@@ -70,6 +70,7 @@ async def test_an_archive_is_a_cd_unless_told_otherwise(world: World, given: str
     assert world.log().upload_source == source
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_bad_entries_fail_alone(world: World) -> None:
     """A broken, an encrypted and a nested entry fail, and so does another patient's file; nothing of them is stored."""
     other = file_of(tags_of(JONES, study_instance_uid="1.9", sop_instance_uid="1.9.1"))

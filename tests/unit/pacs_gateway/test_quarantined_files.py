@@ -165,6 +165,7 @@ DAMAGES = {"changed": OF_JONES.replace(b"pixels", b"Pixels", 1), "cut": OF_JONES
 
 
 @pytest.mark.parametrize("damage", [*DAMAGES, "gone"])
+@pytest.mark.usefixtures("impatient")
 async def test_bytes_that_are_not_those_that_came_are_never_stored(ward: Ward, damage: str) -> None:
     """A file of the folder that somebody, or a disk, has changed is told as lost."""
     path = ward.path / str(ward.file_id)
@@ -343,6 +344,7 @@ async def test_what_has_no_entry_is_swept(ward: Ward, names: Any) -> None:
     assert names() == {f"{new_part}.part", new_orphan, kept, *others}
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_file_that_is_lost_is_told_and_so_it_is_when_it_is_back(ward: Ward) -> None:
     """An entry without its bytes says so until they are there again."""
     path = ward.path / str(ward.file_id)

@@ -103,6 +103,7 @@ async def test_another_content_under_the_same_uids_is_not_the_file(world: World)
     assert world.database.compared == {world.log().id: Difference(unlogged=1)}
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_what_was_deleted_for_a_file_that_never_came_counts_no_more(world: World) -> None:
     """Killed between the deletion of the old content and the new one: the log counts neither."""
     await world.send(tags_of())

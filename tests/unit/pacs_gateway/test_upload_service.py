@@ -348,6 +348,7 @@ async def test_too_many_files_are_told_after_the_others(world: World, servicer: 
     assert len(world.pacs.held) == LIMITS.files
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_request_that_is_too_large_is_told(world: World) -> None:
     """The file in which the request passes its limit is not stored."""
     files = [slice_of(n) + b"" for n in range(2)] + [b"a text" + b"x" * 4_900] * 2

@@ -182,6 +182,7 @@ async def test_the_ledger_says_what_is_overwritten_before_it_is(world: World) ->
 
 
 @pytest.mark.parametrize("uploaded", [True, False])
+@pytest.mark.usefixtures("impatient")
 async def test_an_overwriting_that_fails_puts_back_what_was_there(world: World, uploaded: bool) -> None:  # noqa: FBT001
     """Orthanc goes away between the deletion and the new content, and comes back: it holds what it held, and the log
     counts what it counted; the retry ends well.
@@ -201,6 +202,7 @@ async def test_an_overwriting_that_fails_puts_back_what_was_there(world: World, 
     assert (world.log().number_of_files, world.log().total_size_bytes) == (1, len(OTHER))
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_what_took_the_place_and_is_not_what_was_sent_makes_room_again(world: World) -> None:
     """Orthanc keeps other bytes than it was sent: they are taken out, and what was there before is put back, which is
     read back, too.

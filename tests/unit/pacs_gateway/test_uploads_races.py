@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from pacs_gateway.domain.upload import FileStatus, PatientMatch
 from pacs_gateway.domain.upload_log import UploadStatus
 from service_runtime.errors import Reason, ServiceError
@@ -49,6 +51,7 @@ async def test_files_of_one_study_and_order_at_the_same_moment_fill_the_order(wo
     assert study.number_of_images == 4
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_the_same_file_twice_at_the_same_moment_is_stored_and_counted_once(world: World) -> None:
     """Of two equal files one is stored, the other was there already."""
     world.pacs.hooks.at("store", Meeting(2))
@@ -111,6 +114,7 @@ async def test_one_study_under_two_patient_ids_at_the_same_moment_gets_one(world
     assert world.patient_ids_in_pacs == {world.log().stored_patient_id}
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_one_file_for_two_patients_at_the_same_moment_is_not_lost(world: World) -> None:
     """Where the loser's instance is the winner's too, it stays."""
     world.pacs.hooks.at("store", Meeting(2))
