@@ -3,6 +3,7 @@
 import struct
 import zlib
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 STORED, DEFLATED = 0, 8
 SIZES_FOLLOW, UTF8, ENCRYPTED = 1 << 3, 1 << 11, 1
@@ -97,8 +98,9 @@ class Entry:
         return signature + struct.pack(form, *self.numbers.values())
 
 
+@lru_cache(maxsize=8)
 def deflated(data: bytes) -> bytes:
-    """Raw deflate."""
+    """Raw deflate. An archive asks for it several times for each entry."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     return packer.compress(data) + packer.flush()
 
