@@ -20,6 +20,8 @@ properties = settings(
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
 )
+# Hundreds of examples take a slow machine minutes.
+pytestmark = pytest.mark.timeout(600)
 randoms = st.randoms(use_true_random=False)
 
 

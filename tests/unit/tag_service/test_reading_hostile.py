@@ -11,9 +11,11 @@ from tests.unit.tag_service.hostile import FILES, READERS
 
 ALLOWED_BYTES = 64 * MIB
 # Most take milliseconds. What looks at each of a million things takes a microsecond or less for an element, two for an
-# item, three for a sequence, and whoever edits reads them twice; and machines differ.
-ALLOWED_SECONDS = 3.0
-ALLOWED_SECONDS_FOR_A_MILLION = 20.0
+# item, three for a sequence, and whoever edits reads them twice; and machines differ, by more when they are loaded.
+ALLOWED_SECONDS = 10.0
+ALLOWED_SECONDS_FOR_A_MILLION = 60.0
+# All is measured before the first test: a minute and more of CPU.
+pytestmark = pytest.mark.timeout(600)
 EXPECTED = {
     "UN in UN in UN": "",
     "nearly a million elements": "",
