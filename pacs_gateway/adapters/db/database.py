@@ -19,7 +19,7 @@ from pacs_gateway.adapters.db.patients import PostgresPatients
 from pacs_gateway.adapters.db.prepared import Prepared
 from pacs_gateway.adapters.db.quarantine import PostgresQuarantine
 from pacs_gateway.adapters.db.requests import PostgresRequests
-from pacs_gateway.adapters.db.session import SERVER_LIMITS, Session
+from pacs_gateway.adapters.db.session import SERVER_SETTINGS, Session
 from pacs_gateway.adapters.db.sessions import PostgresSessions
 from pacs_gateway.adapters.db.upload_logs import PostgresUploadLogs
 from pacs_gateway.adapters.db.user_lookup import UserLookup
@@ -100,7 +100,7 @@ class PostgresDatabase:
         """`url` is postgresql://...; raises ValueError where it is not. At most `pool_size` connections are made, one
         more for the ledger and one for finding users, the first one at the first use.
         """
-        self._connect = connector(url, settings=SERVER_LIMITS)
+        self._connect = connector(url, settings=SERVER_SETTINGS)
         self._engine = _engine(url, pool_size)
         # A connection of its own: those who wait for the ledger may hold all the others meanwhile.
         self._ledger_engine = _engine(url, 1)
@@ -160,7 +160,7 @@ class PostgresDatabase:
 def _engine(url: str, pool_size: int) -> AsyncEngine:
     return create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=connector(url, settings=SERVER_LIMITS),
+        async_creator=connector(url, settings=SERVER_SETTINGS),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=_POOL_SECONDS,

@@ -80,11 +80,8 @@ async def deadline(seconds: float) -> AsyncIterator[None]:
 
 
 def is_away(error: Exception) -> bool:
-    """Whether an error says that the server does not answer on this connection."""
-    told = _told(error)
-    return isinstance(error, asyncpg.InterfaceError) or (
-        told is not None and told.reason is Reason.DATABASE_UNAVAILABLE
-    )
+    """Whether an error says that the server is away, or, of a connection that is closed, that it is."""
+    return isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError) or _told(error) is not None
 
 
 def sqlstate(error: BaseException) -> str:

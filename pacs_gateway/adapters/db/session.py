@@ -14,11 +14,14 @@ from pacs_gateway.adapters.db.prepared import Prepared, Record
 T = TypeVar("T")
 
 # PostgreSQL's own limits come first: they leave the connection usable. The deadline is for a server that hangs.
-SERVER_LIMITS: Final = {
+SERVER_SETTINGS: Final = {
     "lock_timeout": "4s",
     "statement_timeout": "5s",
     # Longer than any use case waits for another service between two statements.
     "idle_in_transaction_session_timeout": "360s",
+    # Statements that are run over and over find their rows by index, whatever their values are; to plan one for its
+    # values takes longer than to run it.
+    "plan_cache_mode": "force_generic_plan",
 }
 _STATEMENT_SECONDS: Final = 6
 # Waiting for a connection of the pool, or making one, and seeing whether it still works.
@@ -30,6 +33,8 @@ _REGISTRY: Final = "1, 1"
 _USERS: Final = "1, 2"
 _QUARANTINE: Final = "1, 4"
 SHARE_REGISTRY: Final = f"SELECT pg_advisory_xact_lock_shared({_REGISTRY})"
+# For statements of every other kind, in this transaction.
+_PLAN_FOR_VALUES: Final = Prepared("SET LOCAL plan_cache_mode = auto")
 _SHARE_REGISTRY: Final = Prepared(SHARE_REGISTRY)
 _OWN_REGISTRY: Final = Prepared(f"SELECT pg_advisory_xact_lock({_REGISTRY})")
 _OWN_USERS: Final = Prepared(f"SELECT pg_advisory_xact_lock({_USERS})")
@@ -46,8 +51,8 @@ _LOCK_ORDER: Final = Prepared("SELECT pg_advisory_xact_lock(hashtextextended(:or
 class Session:
     """A transaction. It is rolled back when it is closed, unless it was committed.
 
-    Statements that are `run` go to the driver, all others through SQLAlchemy, which must not begin transactions of its
-    own: its engine is one of AUTOCOMMIT.
+    Statements that are `run` go to the driver, with plans that are made once; all others go through SQLAlchemy, which
+    must not begin transactions of its own: its engine is one of AUTOCOMMIT.
 
     The registry has two kinds of writers. Uploads and deletions share it, from their first change to the end of their
     transaction; an upsert has it to itself, because it may give patients other ids. So neither ever waits for a row
@@ -60,6 +65,7 @@ class Session:
         assert sync is not None  # noqa: S101 - it is connected
         self._driver: Any = sync.connection.driver_connection
         self._begun = False
+        self._plans_for_values = False
         self._shares_registry = False
 
     @classmethod
@@ -101,8 +107,9 @@ class Session:
         """The result of a statement, complete; with a list of `rows`, of the statement for each. Raises
         DATABASE_UNAVAILABLE.
         """
-        if not self._begun:
-            await self._ask(self.begin())
+        if not self._plans_for_values:
+            await self.run(_PLAN_FOR_VALUES)
+            self._plans_for_values = True
         return await self._ask(self._connection.execute(statement, rows))
 
     async def run(self, statement: Prepared, **values: Any) -> Sequence[Record]:
@@ -117,7 +124,7 @@ class Session:
         # A transaction in which a statement failed is rolled back by it.
         if await self._ask(self._driver.execute("COMMIT")) != "COMMIT":
             raise unavailable()
-        self._begun = self._shares_registry = False
+        self._begun = self._plans_for_values = self._shares_registry = False
 
     async def share_registry(self) -> None:
         """Waits until no upsert of patients or orders is under way, and holds the next one up. To be called before each

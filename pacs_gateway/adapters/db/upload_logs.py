@@ -19,7 +19,6 @@ from pacs_gateway.adapters.db.pages import EMPTY, count, page_of, time_and_id
 from pacs_gateway.adapters.db.prepared import Prepared, Record
 from pacs_gateway.adapters.db.session import Session
 from pacs_gateway.adapters.db.texts import cleaned, fitted, storable
-from pacs_gateway.adapters.db.upserts import one_of
 from pacs_gateway.domain.paging import Page, PageRequest
 from pacs_gateway.domain.study import StudyLink
 from pacs_gateway.domain.upload_log import (
@@ -81,6 +80,11 @@ UPDATE dicom_upload_logs log
 _OF_STUDIES: Final = Prepared(
     select(*_SHOWN).where(logs.c.study_instance_uid == any_(bindparam("study_uids", type_=ARRAY(String))))
 )
+_LINKS: Final = Prepared(
+    select(logs.c.orthanc_study_id, logs.c.patient_id, logs.c.order_id).where(
+        logs.c.orthanc_study_id == any_(bindparam("orthanc_study_ids", type_=ARRAY(String))), ~logs.c.is_deleted
+    )
+)
 _deleters = users.alias("deleters")
 _WITH_DELETIONS: Final = Prepared(
     select(
@@ -124,9 +128,7 @@ class PostgresUploadLogs:
         """What these studies were uploaded for, by Orthanc's id, for one StudyInstanceUID may stand under several
         PatientIDs; nothing for those that were deleted since.
         """
-        columns = select(logs.c.orthanc_study_id, logs.c.patient_id, logs.c.order_id)
-        wanted = one_of(logs.c.orthanc_study_id, filter(storable, orthanc_study_ids))
-        rows = (await self._session.execute(columns.where(wanted, ~logs.c.is_deleted))).all()
+        rows = await self._session.run(_LINKS, orthanc_study_ids=list(filter(storable, orthanc_study_ids)))
         return {row.orthanc_study_id: StudyLink(row.patient_id, row.order_id) for row in rows}
 
     async def save(self, log: UploadLog) -> None:
