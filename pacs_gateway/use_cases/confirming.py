@@ -71,7 +71,7 @@ class Confirmed:
 class _Apart(Enum):
     """Why a file is not confirmed together with others."""
 
-    LOCKED = "another has its study alone"
+    LOCKED = "another has its study alone, or is about to"
     CHANGED = "its study holds nothing yet, or is not as it was"
 
 
@@ -92,9 +92,7 @@ class Confirming:
         STUDY_PATIENT_MISMATCH, ORDER_PATIENT_MISMATCH, HeldError, and what says that a part is away.
         """
         expect_filed_as(sent.accepted.tags, sent.stored)
-        outcome: _Outcome = _Apart.CHANGED
-        if not sent.accepted.known_to_ledger:
-            outcome = await self._confirm_with_others(sent)
+        outcome = await self._confirm_with_others(sent)
         if isinstance(outcome, Exception):
             raise outcome
         return await self._confirm_alone(sent) if isinstance(outcome, _Apart) else outcome
@@ -111,7 +109,11 @@ class Confirming:
         async with self._database.begin() as work:
             shared = await work.share_studies({sent.study_uid for sent in group})
             logs = await work.upload_logs.by_study(shared)
-            outcomes: list[_Outcome] = [_Apart.CHANGED if sent.study_uid in shared else _Apart.LOCKED for sent in group]
+            # The first of a study that holds nothing yet makes it one that others can go together in.
+            firsts = {sent.study_uid: sent for sent in reversed(group) if sent.study_uid in shared}
+            outcomes: list[_Outcome] = [
+                _Apart.CHANGED if firsts.get(sent.study_uid) is sent else _Apart.LOCKED for sent in group
+            ]
             ready = [place for place, sent in enumerate(group) if _is_as_it_was(logs.get(sent.study_uid), sent)]
             noted = await asyncio.gather(*(self._noted(group[place]) for place in ready))
             contents: dict[int, Content] = {}
