@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+_TURNS = 20
+
 Answer = Callable[["Request", asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -79,12 +81,11 @@ async def serving(answer: Answer, *, reads_bodies: bool = True) -> AsyncIterator
     serving_tasks: set[asyncio.Task[None]] = set()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not listener.is_serving():  # it came in while the server closed
-            await _closed(writer)
-            return
-        task = asyncio.ensure_future(serve(reader, writer))
+        task = asyncio.current_task()
+        assert task is not None
         serving_tasks.add(task)
         task.add_done_callback(serving_tasks.discard)
+        await serve(reader, writer)
 
     listener = await asyncio.start_server(accept, "127.0.0.1", 0, limit=16 * 1024 * 1024)
     server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
@@ -92,6 +93,9 @@ async def serving(answer: Answer, *, reads_bodies: bool = True) -> AsyncIterator
         yield server
     finally:
         listener.close()
+        # What was accepted before that becomes a task only some turns of the loop later.
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
         for task in list(serving_tasks):
             task.cancel()
         await asyncio.gather(*serving_tasks, return_exceptions=True)

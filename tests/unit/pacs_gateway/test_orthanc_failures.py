@@ -21,6 +21,8 @@ from service_runtime.errors import Reason, ServiceError
 from tests.unit.pacs_gateway.http_server import Answer, Request, answer_json, answer_with, head, serving
 
 _ID = "01234567-89abcdef-01234567-89abcdef-01234567"
+# Seconds. Far less than what the servers below take, far more than the deadlines, for machines are slow.
+_SOON = 10
 _BRISK = Deadlines(check=0.5, query=0.5, store=0.5, delete=0.5)
 _STORED = {"ID": _ID, "ParentStudy": _ID, "Status": "Success"}
 _KIB, _MIB = 1024, 1024 * 1024
@@ -90,7 +92,8 @@ async def test_an_orthanc_that_is_slow_is_unavailable_at_the_deadline(call: str)
         began = time.monotonic()
         error = await _error(server.url, call, deadlines=_BRISK)
         assert error.reason is Reason.ORTHANC_UNAVAILABLE
-        assert 0.4 < time.monotonic() - began < 1.4
+        assert 0.4 < time.monotonic() - began < _SOON
+        assert len({request.path for request in server.requests}) == len(server.requests)
 
 
 async def test_an_answer_that_trickles_ends_at_the_deadline() -> None:
@@ -106,7 +109,7 @@ async def test_an_answer_that_trickles_ends_at_the_deadline() -> None:
     async with serving(trickle) as server:
         began = time.monotonic()
         assert (await _error(server.url, "check", deadlines=_BRISK)).reason is Reason.ORTHANC_UNAVAILABLE
-        assert time.monotonic() - began < 1.4
+        assert time.monotonic() - began < _SOON
 
 
 @pytest.mark.parametrize("call", _CALLS)
@@ -277,7 +280,7 @@ async def test_a_list_from_memory_ends_at_its_deadline_and_gives_way_to_the_next
         errors = await asyncio.gather(*lists, return_exceptions=True)
         assert {error.reason for error in errors if isinstance(error, ServiceError)} == {Reason.ORTHANC_UNAVAILABLE}
         assert len(errors) == 5
-        assert time.monotonic() - began < 1.4
+        assert time.monotonic() - began < _SOON
         silent = False
         assert await pacs.find_studies(StudyFilter(), limit=10) == []
 

@@ -162,7 +162,7 @@ async def test_server_that_hangs_up_or_trickles_is_unavailable(
     def trickle(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
         handler.end_headers()
-        for _ in range(20):
+        for _ in range(400):
             if done.wait(0.05):
                 return
             handler.wfile.write(b" ")
@@ -171,7 +171,7 @@ async def test_server_that_hangs_up_or_trickles_is_unavailable(
         provider.answer = answer
         started = time.perf_counter()
         await expect_unavailable(KeySet(provider.url))
-        assert time.perf_counter() - started < 0.8
+        assert time.perf_counter() - started < 10
     done.set()
 
 
