@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from pacs_gateway.adapters.db.ledger import write_steps
+from pacs_gateway.adapters.db.ledger import write_begun, write_steps
 from pacs_gateway.adapters.db.prepared import Prepared
 from pacs_gateway.adapters.db.session import Session
 from pacs_gateway.domain.ledger import ABANDONED, LedgerFile, Step
@@ -72,6 +72,9 @@ class PostgresGroupLedger:
             return await self._attempt(steps)
 
     async def _attempt(self, steps: Sequence[Step]) -> Sequence[Sequence[LedgerFile]]:
+        if self._signed and all(step.file.is_open for step in steps):
+            async with self._session(begins=False) as session:
+                return await write_begun(session, steps, self.gateway_id)
         async with self._session() as session:
             if not self._signed:
                 await self._sign(session)
@@ -84,8 +87,8 @@ class PostgresGroupLedger:
         await session.run(_SIGN, id=self.gateway_id)
 
     @asynccontextmanager
-    async def _session(self) -> AsyncIterator[Session]:
-        session = await Session.open(self._engine)
+    async def _session(self, *, begins: bool = True) -> AsyncIterator[Session]:
+        session = await Session.open(self._engine, begins=begins)
         try:
             yield session
         finally:

@@ -69,9 +69,11 @@ class Session:
         self._shares_registry = False
 
     @classmethod
-    async def open(cls, engine: AsyncEngine) -> Self:
-        """Takes a connection, and begins. Raises DATABASE_UNAVAILABLE."""
+    async def open(cls, engine: AsyncEngine, *, begins: bool = True) -> Self:
+        """Takes a connection, and begins: one that does not is for `run_alone`. Raises DATABASE_UNAVAILABLE."""
         async with deadline(_CONNECT_SECONDS):
+            if not begins:
+                return cls(await engine.connect())
             # The pool cannot tell which of its connections the server has closed meanwhile: beginning does.
             while True:
                 session = cls(await engine.connect())
@@ -117,6 +119,19 @@ class Session:
         if not self._begun:
             await self._ask(self.begin())
         rows: Sequence[Record] = await self._ask(self._driver.fetch(statement.sql, *statement.arguments(values)))
+        return rows
+
+    async def run_alone(self, statement: Prepared, **values: Any) -> Sequence[Record]:
+        """The rows that a statement gives which is a transaction by itself: what it changes lasts when this returns.
+        Raises DATABASE_UNAVAILABLE, after which it is unknown whether it does.
+        """
+        assert not self._begun  # noqa: S101 - it would be a part of that transaction
+        try:
+            rows: Sequence[Record] = await self._ask(self._driver.fetch(statement.sql, *statement.arguments(values)))
+        except BaseException:
+            # The server may be at it still, and there is no transaction to roll back.
+            self._driver.terminate()
+            raise
         return rows
 
     async def commit(self) -> None:
@@ -174,7 +189,7 @@ class Session:
     async def _close(self) -> None:
         try:
             async with asyncio.timeout(_ROLLBACK_SECONDS):
-                if self._begun:
+                if self._begun or self._driver.is_closed():
                     await self._driver.execute("ROLLBACK")
         except Exception:  # noqa: BLE001 - whatever it is: the server forgets a transaction whose connection is gone
             await self._connection.invalidate()
