@@ -28,8 +28,9 @@ from service_runtime.errors import Reason, ServiceError
 # A file that Orthanc takes longer to tell of holds up those beside it no longer.
 _TOGETHER_SECONDS: Final = 5.0
 # How long a file waits for who has its study alone, before it asks to have it alone, too: mostly the study's first
-# files have it, for moments. If all behind them did as they do, none would ever go together.
-_LOCKED_SECONDS: Final = 1.0
+# files have it, one by one while each begins, dozens at most. If all behind them did as they do, none would ever go
+# together.
+_LOCKED_SECONDS: Final = 6.0
 _PAUSES_SECONDS: Final = (0.01, 0.1)
 
 
