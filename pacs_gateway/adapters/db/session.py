@@ -189,6 +189,7 @@ class Session:
     async def _close(self) -> None:
         try:
             async with asyncio.timeout(_ROLLBACK_SECONDS):
+                # On one that is closed this fails, and so keeps it out of the pool.
                 if self._begun or self._driver.is_closed():
                     await self._driver.execute("ROLLBACK")
         except Exception:  # noqa: BLE001 - whatever it is: the server forgets a transaction whose connection is gone

@@ -140,6 +140,15 @@ async def test_files_wait_for_who_has_their_study_alone_and_go_together_then(wor
     assert world.log().number_of_files == 11
 
 
+async def test_of_the_first_files_of_a_study_one_is_confirmed_alone(world: World) -> None:
+    """Ten files that come together as a study's first begin it one by one; after one, all are confirmed together."""
+    upload = await upload_of(world)
+    outcomes = await asyncio.gather(*(send(upload, slice_of(number)) for number in range(10)), return_exceptions=True)
+    assert all(isinstance(one, StoredFile) for one in outcomes)
+    assert world.database.hooks.passed["commit"] <= 10 + 5
+    assert world.log().number_of_files == 10
+
+
 async def test_of_one_instance_twice_in_an_upload_the_first_is_stored(world: World) -> None:
     """However the files overtake each other, what comes first is stored, and the next one finds it."""
     upload = await upload_of(world)
