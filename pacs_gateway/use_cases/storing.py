@@ -136,7 +136,7 @@ class Storing:
         """Before the last byte goes to Orthanc. Raises HeldError where that is not to be, INSTANCE_CONFLICT, and what
         the file's session refuses it for.
         """
-        self._entry = self._entry.sent(self._incoming.content, content)
+        self._entry = self._entry.sent(await self._incoming.content(), content)
         rivals = await self._without_same_ahead(await self._database.ledger.write(Step(self._entry)))
         if self._entry.session_id is not None:
             await expect_in_session(self._database, self._entry, now=self._clock())

@@ -18,6 +18,8 @@ T = TypeVar("T")
 _HELD_BACK_BYTES = 256 * 1024
 # To hash less than this takes no longer than to have another thread do it.
 _HASHED_AT_ONCE_BYTES = 32 * 1024
+# How much of a file is hashed at a time, while as much more of it may come.
+_HASHED_TOGETHER_BYTES = 512 * 1024
 
 # How long the beginning of a file that broke off is looked at.
 _PAUSE_SECONDS = 2.0
@@ -33,14 +35,73 @@ class Whole:
     @classmethod
     async def of(cls, data: bytes) -> "Whole":
         """The file with its digests."""
-        if len(data) < _HASHED_AT_ONCE_BYTES:
-            return cls(data, _content_of(data))
-        return cls(data, await asyncio.to_thread(_content_of, data))
+        digests = Digests(md5=True)
+        digests.take(data)
+        return cls(data, await digests.content())
 
 
-def _content_of(data: bytes) -> Content:
-    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-    return Content(len(data), hashlib.sha256(data).hexdigest(), md5)
+class Digests:
+    """Size and digests of a file whose chunks pass by: a worker hashes what came, while more comes.
+
+    `await room()` before each chunk is asked for, then `take` it: no wait comes between a chunk and its being counted,
+    so that whoever is cancelled lost none.
+    """
+
+    def __init__(self, *, md5: bool = False) -> None:
+        """`md5`: that one, too, which is what Orthanc tells."""
+        self._size = 0
+        self._sha256 = hashlib.sha256()
+        self._md5 = hashlib.md5(usedforsecurity=False) if md5 else None
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self._working: asyncio.Future[None] | None = None
+
+    def take(self, chunk: bytes) -> None:
+        """The next chunk."""
+        self._size += len(chunk)
+        self._waiting.append(chunk)
+        self._waiting_bytes += len(chunk)
+        if self._waiting_bytes >= _HASHED_TOGETHER_BYTES and self._working is None:
+            self._work()
+
+    async def room(self) -> None:
+        """Waits until what came does not take up more than it may. May be cancelled, and called again."""
+        if self._waiting_bytes >= _HASHED_TOGETHER_BYTES:
+            await self._worked()
+            self._work()
+
+    def end(self) -> None:
+        """No further chunk comes: what is left is hashed while nobody waits for it."""
+        if self._working is None and self._waiting:
+            self._work()
+
+    async def content(self) -> Content:
+        """What has come. MD5 is empty where it was not asked for."""
+        await self._worked()
+        self.end()
+        await self._worked()
+        return Content(self._size, self._sha256.hexdigest(), self._md5.hexdigest() if self._md5 is not None else "")
+
+    def _work(self) -> None:
+        chunks, size = self._waiting, self._waiting_bytes
+        self._waiting, self._waiting_bytes = [], 0
+        if size < _HASHED_AT_ONCE_BYTES:
+            self._hash(chunks)
+        else:
+            self._working = asyncio.get_running_loop().run_in_executor(None, self._hash, chunks)
+
+    async def _worked(self) -> None:
+        if self._working is not None:
+            # Its worker goes on where who waits is cancelled.
+            await asyncio.wait([self._working])
+            self._working.result()
+            self._working = None
+
+    def _hash(self, chunks: list[bytes]) -> None:
+        for chunk in chunks:
+            self._sha256.update(chunk)
+            if self._md5 is not None:
+                self._md5.update(chunk)
 
 
 class SenderLeftError(Exception):
@@ -161,22 +222,24 @@ class Incoming:
 
     def __init__(self, chunks: AsyncIterable[bytes]) -> None:
         self._chunks = aiter(chunks)
-        self._size = 0
-        self._sha256 = hashlib.sha256()
+        self._digests = Digests()
 
     def __aiter__(self) -> "Incoming":
         return self
 
     async def __anext__(self) -> bytes:
-        chunk = await anext(self._chunks)
-        self._size += len(chunk)
-        self._sha256.update(chunk)
+        await self._digests.room()
+        try:
+            chunk = await anext(self._chunks)
+        except StopAsyncIteration:
+            self._digests.end()
+            raise
+        self._digests.take(chunk)
         return chunk
 
-    @property
-    def content(self) -> Content:
+    async def content(self) -> Content:
         """What has come."""
-        return Content(self._size, self._sha256.hexdigest())
+        return await self._digests.content()
 
 
 class Outgoing:
@@ -200,13 +263,12 @@ class Outgoing:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """The chunks, once, joined to pieces of what is held back."""
-        size, sha256, md5 = 0, hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+        digests = Digests(md5=True)
         held: list[bytes] = []
         held_bytes, begun = 0, False
         async for chunk in self._chunks:
-            size += len(chunk)
-            sha256.update(chunk)
-            md5.update(chunk)
+            await digests.room()
+            digests.take(chunk)
             if held_bytes >= _HELD_BACK_BYTES:
                 if not begun:
                     await self._first()
@@ -216,7 +278,7 @@ class Outgoing:
                 held_bytes = 0
             held.append(chunk)
             held_bytes += len(chunk)
-        await self._last(Content(size, sha256.hexdigest(), md5.hexdigest()))
+        await self._last(await digests.content())
         self.complete = True
         if held_bytes:
             yield b"".join(held)

@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import hashlib
+import threading
 from collections.abc import AsyncGenerator, AsyncIterable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from pacs_gateway.domain.ledger import Content
-from pacs_gateway.use_cases.streams import Incoming, Keeping, Outgoing, Replayable, to_the_end
+from pacs_gateway.use_cases.streams import Digests, Incoming, Keeping, Outgoing, Replayable, to_the_end
 from service_runtime.errors import Reason, ServiceError
 from tests.unit.pacs_gateway.fakes import chunks_of
 
@@ -158,9 +160,50 @@ async def test_a_closed_way_asks_its_source_for_nothing_more() -> None:
 async def test_what_has_come_is_known_once_it_has() -> None:
     """Size and SHA-256 of what the sender sent are those of the bytes that were read, and the bytes are unchanged."""
     incoming = Incoming(chunks_of(CONTENT, 33))
-    assert incoming.content == Content(0, hashlib.sha256(b"").hexdigest())
+    assert await incoming.content() == Content(0, hashlib.sha256(b"").hexdigest())
     assert await joined(incoming) == CONTENT
-    assert incoming.content == Content(len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
+    assert await incoming.content() == Content(len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
+
+
+async def test_what_is_hashed_by_a_worker_is_every_chunk_once_also_when_waits_are_cancelled() -> None:
+    """Size and digests are those of all that was taken, however it was cut and however often a wait was given up."""
+    content = bytes(range(256)) * 16_000
+    digests = Digests(md5=True)
+    for start in range(0, len(content), 200_000):
+        waiting = asyncio.create_task(digests.room())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await digests.room()
+        digests.take(content[start : start + 200_000])
+    expected = Content(
+        len(content), hashlib.sha256(content).hexdigest(), hashlib.md5(content, usedforsecurity=False).hexdigest()
+    )
+    assert await digests.content() == expected
+    assert await digests.content() == expected
+
+
+async def test_little_waits_to_be_hashed() -> None:
+    """While a worker is held up, no more is taken in than a batch that it has and one that waits."""
+    held = threading.Event()
+    loop = asyncio.get_running_loop()
+    workers = ThreadPoolExecutor(1)
+    loop.set_default_executor(workers)
+    busy = loop.run_in_executor(None, held.wait)
+    incoming = Incoming(chunks_of(bytes(4_000_000), 100_000))
+    taken = 0
+    try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.2):
+                async for chunk in incoming:
+                    taken += len(chunk)
+    finally:
+        held.set()
+        await busy
+    assert 500_000 <= taken <= 1_400_000
+    rest = [len(chunk) async for chunk in incoming]
+    assert taken + sum(rest) == 4_000_000
+    assert await incoming.content() == Content(4_000_000, hashlib.sha256(bytes(4_000_000)).hexdigest())
 
 
 class Gates:
