@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench import report
 from bench.case import Failure, Finding, Group
-from bench.cases import beside, early, fair, header, large, ledger, modify, reading, services, studies, uploads
+from bench.cases import beside, early, fair, header, large, least, ledger, modify, reading, services, studies, uploads
 from bench.lab import Lab, lab
 
 # The one that wants a stack of its own comes behind those that share one.
@@ -25,6 +25,7 @@ GROUPS: Sequence[Group] = (
     *reading.GROUPS,
     *services.GROUPS,
     *ledger.GROUPS,
+    *least.GROUPS,
     *beside.GROUPS,
     *modify.GROUPS,
     *fair.GROUPS,

@@ -48,10 +48,13 @@ class Study:
 class Uploading:
     """Makes ways to upload a study."""
 
-    def __init__(self, lab: Lab, stack: Stack, *, gateway_port: int | None = None) -> None:
-        """`gateway_port` is where uploads over gRPC go, if not to the stack's own gateway."""
+    def __init__(
+        self, lab: Lab, stack: Stack, *, gateway_port: int | None = None, envoy_port: int | None = None
+    ) -> None:
+        """`gateway_port` and `envoy_port` are where uploads over gRPC and HTTP go, if not to the stack's own."""
         self._lab = lab
         self._gateway_port = gateway_port or stack.ports.pacs_gateway
+        self._envoy_port = envoy_port or stack.ports.envoy
         self._stack = stack
         self._orthanc_auth = (stack.orthanc.username, stack.orthanc.password)
 
@@ -165,7 +168,7 @@ class Uploading:
         return Request(f"/api/v1/dicom/{path}{query}", headers, files, field=field)
 
     async def _post(self, requests: Sequence[Request]) -> tuple[Turn, Sequence[Answer]]:
-        load: Load = HttpLoad(self._stack.ports.envoy, tuple(requests), CONNECTIONS)
+        load: Load = HttpLoad(self._envoy_port, tuple(requests), CONNECTIONS)
         return await self._lab.timed(load)
 
     async def _checked(self, turn: Turn, answers: Sequence[Any]) -> Turn:

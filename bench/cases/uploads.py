@@ -7,8 +7,9 @@ from typing import Final
 from bench import machine
 from bench.case import Bar, Failure, Finding, Group, Row, at_least, at_most
 from bench.files import ct_slices, small_mr
-from bench.lab import PARTS, SERVICES, Lab
-from bench.rounds import Turn, Way, cpu_of, in_turns, median_seconds, speed_ratio, spread
+from bench.lab import SERVICES, Lab
+from bench.rates import rate
+from bench.rounds import Turn, Way, cpu_of, in_turns
 from bench.uploading import Study, Uploading
 
 CT_FILES: Final = 400
@@ -79,9 +80,9 @@ async def _measure_ct(lab: Lab, wanted: frozenset[str]) -> AsyncIterator[Finding
     needed = wanted | {cost.of for cost in _COSTS if cost.case in wanted}
     direct = uploading.way(uploading.direct, plain)
     turns = await _turns(lab, {name: way for name, way in ways.items() if name in needed}, direct)
-    for rate in _CT:
-        if rate.case in wanted:
-            yield _rate(rate, CT_FILES, turns)
+    for one in _CT:
+        if one.case in wanted:
+            yield _rate(one, CT_FILES, turns)
     for cost in _COSTS:
         if cost.case in wanted:
             yield _cost(cost, CT_FILES, turns)
@@ -109,30 +110,17 @@ async def _measure_mr(lab: Lab, wanted: frozenset[str]) -> AsyncIterator[Finding
     }
     chosen = {name: way for name, way in ways.items() if name in wanted}
     turns = await _turns(lab, chosen, uploading.way(uploading.direct, study))
-    for rate in _MR:
-        if rate.case in wanted:
-            yield _rate(rate, MR_FILES, turns)
+    for one in _MR:
+        if one.case in wanted:
+            yield _rate(one, MR_FILES, turns)
 
 
 async def _turns(lab: Lab, ways: Mapping[str, Way], direct: Way) -> Mapping[str, Sequence[Turn]]:
     return await in_turns({_DIRECT: direct, **ways}, rounds=lab.rounds(ROUNDS))
 
 
-def _rate(rate: _Rate, files: int, turns: Mapping[str, Sequence[Turn]]) -> Row:
-    ours, direct = turns[rate.case], turns[_DIRECT]
-    least, most = spread(ours, direct)
-    return Row(
-        rate.case,
-        rate.what,
-        files / median_seconds(ours),
-        "files/s",
-        reference=files / median_seconds(direct),
-        ratio=speed_ratio(ours, direct),
-        bar=rate.bar,
-        against=_DIRECT,
-        note=f"{least:.2f} to {most:.2f}; {_costs(ours, files)}",
-        details={"cpu_ms_per_file": {"ours": _parts(ours, files), "reference": _parts(direct, files)}},
-    )
+def _rate(one: _Rate, files: int, turns: Mapping[str, Sequence[Turn]]) -> Row:
+    return rate(one.case, one.what, turns[one.case], turns[_DIRECT], files=files, against=_DIRECT, bar=one.bar)
 
 
 def _cost(cost: _Cost, files: int, turns: Mapping[str, Sequence[Turn]]) -> Row:
@@ -151,17 +139,8 @@ def _cost(cost: _Cost, files: int, turns: Mapping[str, Sequence[Turn]]) -> Row:
     )
 
 
-def _parts(turns: Sequence[Turn], files: int) -> Mapping[str, float]:
-    """The milliseconds of processor for a file, of each part."""
-    return {part: round(cpu_of(turns, part) / files * 1000, 3) for part in (*PARTS, "client")}
-
-
-def _costs(turns: Sequence[Turn], files: int) -> str:
-    return "CPU ms " + ", ".join(f"{part} {ms:.2f}" for part, ms in _parts(turns, files).items() if ms >= 0.05)
-
-
 GROUPS: Final = (
-    Group((*(rate.case for rate in _CT), *(cost.case for cost in _COSTS)), _measure_ct),
+    Group((*(one.case for one in _CT), *(cost.case for cost in _COSTS)), _measure_ct),
     Group((_APART[0].case,), _measure_apart),
-    Group(tuple(rate.case for rate in _MR), _measure_mr),
+    Group(tuple(one.case for one in _MR), _measure_mr),
 )

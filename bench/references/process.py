@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -24,13 +24,15 @@ class Reference:
 
 
 @asynccontextmanager
-async def reference(module: str) -> AsyncIterator[Reference]:
-    """Runs `python -m module`, which ends with this context, and with this process however that ends."""
+async def reference(module: str, settings: Mapping[str, str] | None = None) -> AsyncIterator[Reference]:
+    """Runs `python -m module`, with these settings in its environment. It ends with this context, and with this process
+    however that ends.
+    """
     process = await asyncio.create_subprocess_exec(
         *launcher(signal.SIGTERM),
         *python("-m", module),
         stdout=asyncio.subprocess.PIPE,
-        env=python_environment({}),
+        env=python_environment(settings or {}),
         cwd=ROOT,
         start_new_session=True,
     )
