@@ -15,15 +15,19 @@ def rate(
     files: int,
     against: str,
     bar: Bar | None = None,
+    megabytes: int | None = None,
 ) -> Row:
-    """The line of a way beside that of its reference, each turn of which was of so many files."""
+    """The line of a way beside that of its reference, each turn of which was of so many files: files in a second, or
+    MB, where a turn's `megabytes` are told.
+    """
     least, most = spread(ours, reference)
+    amount = files if megabytes is None else megabytes
     return Row(
         case,
         what,
-        files / median_seconds(ours),
-        "files/s",
-        reference=files / median_seconds(reference),
+        amount / median_seconds(ours),
+        "files/s" if megabytes is None else "MB/s",
+        reference=amount / median_seconds(reference),
         ratio=speed_ratio(ours, reference),
         bar=bar,
         against=against,

@@ -1,14 +1,16 @@
 """What is to be had: the least gateway beside direct POST, and ours beside the least gateway, all by turns."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
-from bench.case import Finding, Group
-from bench.files import ct_slices, small_mr
-from bench.lab import SIZES, Lab
+from bench import machine
+from bench.case import Failure, Finding, Group
+from bench.files import ct_slices, multi_frame, small_mr
+from bench.lab import Lab
 from bench.rates import rate
+from bench.references.envoy import in_front
 from bench.references.process import reference
 from bench.rounds import Turn, Way, in_turns
 from bench.uploading import Study, Uploading
@@ -17,80 +19,118 @@ from deploy.local.stack import Stack
 ROUNDS: Final = 3
 CT_FILES: Final = 400
 MR_FILES: Final = 2000
+_LARGE_MB: Final = 500
 _DIRECT: Final = "direct POST, 8 connections"
 _LEAST: Final = "the least gateway"
+_OURS: Final = "ours"
 _MODULE: Final = "bench.references.least"
 
 
 @dataclass(frozen=True, slots=True)
 class _Limit:
-    """A case: a way of `Uploading`'s to go through either gateway."""
+    """A case: a way of `Uploading`'s through either gateway."""
 
     case: str
     what: str
     way: str
+    # Of one turn, where that is told in place of the files.
+    megabytes: int | None = None
 
 
 _CT: Final = (
     _Limit("least-grpc", "400 CT, gRPC, 8 Uploads at a time", "over_grpc"),
     _Limit("least-grpc-streams", "400 CT, gRPC, 8 UploadMultiple", "over_grpc_streams"),
+    _Limit("least-http", "400 CT, HTTP through Envoy, 8 forms at a time", "over_http"),
+    _Limit("least-http-multiple", "400 CT, HTTP through Envoy, one form", "over_http_at_once"),
 )
+_APART: Final = (_Limit("least-apart", "400 CT, gRPC, Orthanc on a core of its own", "over_grpc"),)
 _MR: Final = (
     _Limit("least-mr", "2,000 MR of 10 kB, gRPC, 8 Uploads at a time", "over_grpc"),
     _Limit("least-mr-streams", "2,000 MR of 10 kB, gRPC, 8 UploadMultiple", "over_grpc_streams"),
 )
+_LARGE: Final = (_Limit("least-500mb", "one file of 500 MB, gRPC", "over_grpc", _LARGE_MB),)
 
 
 async def _measure_ct(lab: Lab, wanted: frozenset[str]) -> AsyncIterator[Finding]:
-    for finding in await _measure(lab, [limit for limit in _CT if limit.case in wanted], _ct()):
+    for finding in await _measure(lab, _CT, wanted, Study(ct_slices(), CT_FILES, series=2)):
+        yield finding
+
+
+async def _measure_apart(lab: Lab, wanted: frozenset[str]) -> AsyncIterator[Finding]:
+    if machine.cores() < 2:
+        yield Failure(_APART[0].case, "there is one core only", skipped=True)
+        return
+    for finding in await _measure(lab, _APART, wanted, Study(ct_slices(), CT_FILES, series=2), apart=True):
         yield finding
 
 
 async def _measure_mr(lab: Lab, wanted: frozenset[str]) -> AsyncIterator[Finding]:
-    study = Study(small_mr(), MR_FILES, series=4)
-    for finding in await _measure(lab, [limit for limit in _MR if limit.case in wanted], study):
+    for finding in await _measure(lab, _MR, wanted, Study(small_mr(), MR_FILES, series=4)):
         yield finding
 
 
-def _ct() -> Study:
-    return Study(ct_slices(), CT_FILES, series=2)
+async def _measure_large(lab: Lab, wanted: frozenset[str]) -> AsyncIterator[Finding]:
+    for finding in await _measure(lab, _LARGE, wanted, Study(multi_frame(_LARGE_MB), 1)):
+        yield finding
 
 
-async def _measure(lab: Lab, limits: Sequence[_Limit], study: Study) -> Sequence[Finding]:
+async def _measure(
+    lab: Lab, limits: Sequence[_Limit], wanted: frozenset[str], study: Study, *, apart: bool = False
+) -> Sequence[Finding]:
     stack = await lab.stack()
+    limits = [limit for limit in limits if limit.case in wanted]
     async with _least_gateway(lab, stack) as least:
-        turns = await in_turns(_ways(limits, study, Uploading(lab, stack), least), rounds=lab.rounds(ROUNDS))
-    return [finding for limit in limits for finding in _rows(limit, study.files, turns)]
+        await lab.client()
+        with lab.orthanc_apart() if apart else nullcontext():
+            turns = await in_turns(_ways(limits, study, Uploading(lab, stack), least), rounds=lab.rounds(ROUNDS))
+    return [finding for limit in limits for finding in _rows(limit, study, turns)]
 
 
 @asynccontextmanager
 async def _least_gateway(lab: Lab, stack: Stack) -> AsyncIterator[Uploading]:
-    """Uploading through the least gateway, on the same stack."""
-    async with reference(_MODULE, {**stack.gateway_settings, **SIZES}) as gateway:
-        lab.besides[_LEAST] = gateway.pid
-        try:
-            yield Uploading(lab, stack, gateway_port=gateway.port)
-        finally:
-            del lab.besides[_LEAST]
+    """Uploading through the least gateway on the same stack, with an Envoy of its own."""
+    async with AsyncExitStack() as resources:
+        gateway = await resources.enter_async_context(reference(_MODULE, stack.gateway_settings))
+        port, envoy = await resources.enter_async_context(in_front(stack, pacs_gateway=gateway.port))
+        for name, pid in ((_LEAST, gateway.pid), ("its envoy", envoy)):
+            lab.besides[name] = pid
+            resources.callback(lab.besides.pop, name)
+        yield Uploading(lab, stack, gateway_port=gateway.port, envoy_port=port)
 
 
 def _ways(limits: Sequence[_Limit], study: Study, ours: Uploading, least: Uploading) -> Mapping[str, Way]:
     ways = {_DIRECT: ours.way(ours.direct, study)}
     for limit in limits:
         ways[limit.case] = least.way(getattr(least, limit.way), study)
-        ways[f"{limit.case} ours"] = ours.way(getattr(ours, limit.way), study)
+        ways[f"{limit.case} {_OURS}"] = ours.way(getattr(ours, limit.way), study)
     return ways
 
 
-def _rows(limit: _Limit, files: int, turns: Mapping[str, Sequence[Turn]]) -> Sequence[Finding]:
-    least, ours = turns[limit.case], turns[f"{limit.case} ours"]
-    return (
-        rate(limit.case, f"{limit.what}, {_LEAST}", least, turns[_DIRECT], files=files, against=_DIRECT),
-        rate(limit.case, f"{limit.what}, ours", ours, least, files=files, against=_LEAST),
+def _rows(limit: _Limit, study: Study, turns: Mapping[str, Sequence[Turn]]) -> Sequence[Finding]:
+    least, ours = turns[limit.case], turns[f"{limit.case} {_OURS}"]
+    return tuple(
+        rate(
+            limit.case,
+            f"{limit.what}, {who}",
+            one,
+            other,
+            files=study.files,
+            against=against,
+            megabytes=limit.megabytes,
+        )
+        for who, one, other, against in (
+            (_LEAST, least, turns[_DIRECT], _DIRECT),
+            (_OURS, ours, least, _LEAST),
+        )
     )
 
 
-GROUPS: Final = (
-    Group(tuple(limit.case for limit in _CT), _measure_ct),
-    Group(tuple(limit.case for limit in _MR), _measure_mr),
+GROUPS: Final = tuple(
+    Group(tuple(limit.case for limit in limits), measure)
+    for limits, measure in (
+        (_CT, _measure_ct),
+        (_APART, _measure_apart),
+        (_MR, _measure_mr),
+        (_LARGE, _measure_large),
+    )
 )

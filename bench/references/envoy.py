@@ -1,4 +1,4 @@
-"""An Envoy that passes everything on as it is."""
+"""Envoys beside the stack's own: one that passes everything on as it is, and one like the stack's before others."""
 
 import json
 import os
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench import machine
-from deploy.local.envoy import binary
-from deploy.local.ports import HOST, free_ports
+from deploy.local.envoy import Envoy, binary
+from deploy.local.ports import HOST, Ports, free_ports
 from deploy.local.process import Child
 from deploy.local.stack import Stack
 
@@ -29,6 +29,29 @@ async def passing_on(stack: Stack, port: int) -> AsyncIterator[int]:
         await envoy.start(command, env=os.environ)
         await envoy.wait_until(lambda: _listens(own), seconds=_START_SECONDS)
         yield own
+    finally:
+        await envoy.stop()
+
+
+@asynccontextmanager
+async def in_front(
+    stack: Stack, *, tag_service: int | None = None, pacs_gateway: int | None = None
+) -> AsyncIterator[tuple[int, int]]:
+    """Runs one that does all that the stack's does, in front of servers on other ports, where they are named; its own
+    port, and its process.
+    """
+    free = free_ports()
+    ports = Ports(
+        envoy=free.envoy,
+        envoy_admin=free.envoy_admin,
+        tag_service=tag_service or stack.ports.tag_service,
+        pacs_gateway=pacs_gateway or stack.ports.pacs_gateway,
+    )
+    name = f"envoy_{free.envoy}"
+    envoy = Envoy(stack.folder / name, stack.log(name), ports, settings=stack.auth_settings)
+    try:
+        await envoy.start()
+        yield free.envoy, envoy.child.pid
     finally:
         await envoy.stop()
 

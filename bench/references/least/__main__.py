@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import signal
+import sys
 import time
 import uuid
 from collections import deque
@@ -24,6 +25,8 @@ from ris.pacs.v1 import upload_service_pb2
 from ris.tags.v1 import tag_service_pb2_grpc
 
 _SERVICE = "ris.pacs.v1.UploadService"
+# How long the event loop may keep a thread that hashes from going on, and the other way round.
+_SWITCH_SECONDS = 0.0005
 # How many files of one call are stored side by side.
 _AT_ONCE = 8
 
@@ -135,4 +138,5 @@ def _servicer(settings: Mapping[str, str], book: Ledger, orthanc: Orthanc, tags:
 
 
 if __name__ == "__main__":
+    sys.setswitchinterval(_SWITCH_SECONDS)
     uvloop.run(_serve(os.environ))

@@ -182,14 +182,16 @@ class Storing:
         }
 
     async def _passing(self, file: _File, edit: Any) -> AsyncIterator[Piece]:
-        """The file as it goes to Orthanc, each piece hashed while the one before it goes; the last one goes when the
-        file's entry is on disk.
+        """The file as it goes to Orthanc, each piece hashed while the one before it goes and the next one comes; the
+        last one goes when the file's entry is on disk.
         """
         pieces, incoming = file.coming.pieces, file.coming.incoming
         goes: list[Piece] = [edit.header, *_behind(pieces, edit.header_size)]
         size = sum(map(len, pieces))
         hashed = self._hash(file.digests, pieces, goes)
-        while (piece := await incoming.piece()) is not None:
+        coming = asyncio.ensure_future(incoming.piece())
+        while (piece := await coming) is not None:
+            coming = asyncio.ensure_future(incoming.piece())
             for one in goes:
                 yield one
             await hashed
