@@ -59,16 +59,24 @@ class Uploading:
         self._orthanc_auth = (stack.orthanc.username, stack.orthanc.password)
 
     async def direct(
-        self, study: Study, *, connections: int = CONNECTIONS, then: Callable[..., Awaitable[str]] | None = None
+        self,
+        study: Study,
+        *,
+        connections: int = CONNECTIONS,
+        checked: bool = False,
+        then: Callable[..., Awaitable[str]] | None = None,
     ) -> Turn:
-        """Into Orthanc, a POST for each file. `then` gets a client of Orthanc and the study's id there, and gives the
-        path of what is to be deleted.
+        """Into Orthanc, a POST for each file. `checked`: Orthanc is then asked of each what it noted, and to read it
+        again, as a gateway would. `then` gets a client of Orthanc and the study's id there, and gives the path of what
+        is to be deleted.
         """
         headers = (basic(*self._orthanc_auth),)
         requests = tuple(Request("/instances", headers, (file,)) for file in await self._files(study))
         turn, answers = await self._lab.timed(HttpLoad(self._stack.ports.orthanc, requests, connections))
         stored = _json_of(answers)
         assert all(one["Status"] == "Success" for one in stored), "Orthanc stored not all of it"
+        if checked:
+            turn = turn.and_then(await self._check([one["ID"] for one in stored], connections))
         async with httpx.AsyncClient(base_url=self._stack.orthanc.url, auth=self._orthanc_auth) as orthanc:
             study_id = stored[0]["ParentStudy"]
             left = f"/studies/{study_id}" if then is None else await then(orthanc, study_id)
@@ -128,6 +136,17 @@ class Uploading:
         return turn
 
     # --- inside
+
+    async def _check(self, orthanc_ids: Sequence[str], connections: int) -> Turn:
+        headers = (basic(*self._orthanc_auth),)
+        requests = [
+            Request(f"/instances/{one}/attachments/dicom/{question}", headers, method=method)
+            for one in orthanc_ids
+            for method, question in (("GET", "info"), ("POST", "verify-md5"))
+        ]
+        turn, answers = await self._lab.timed(HttpLoad(self._stack.ports.orthanc, tuple(requests), connections))
+        assert all(one.status == 200 for one in answers), "Orthanc holds not all of it"
+        return turn
 
     async def _files(self, study: Study) -> list[File]:
         accession = uuid4().hex[:16].upper() if study.ordered else ""

@@ -1,12 +1,13 @@
 """What is to be had: the least gateway beside direct POST, and ours beside the least gateway, all by turns."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from bench import machine
-from bench.case import Failure, Finding, Group
+from bench.case import Failure, Finding, Group, Row
 from bench.files import ct_slices, multi_frame, small_mr
 from bench.lab import Lab
 from bench.rates import rate
@@ -28,16 +29,17 @@ _MODULE: Final = "bench.references.least"
 
 @dataclass(frozen=True, slots=True)
 class _Limit:
-    """A case: a way of `Uploading`'s through either gateway."""
+    """A case: a way of `Uploading`'s through either gateway; without a way, past both, each file then checked."""
 
     case: str
     what: str
-    way: str
+    way: str | None
     # Of one turn, where that is told in place of the files.
     megabytes: int | None = None
 
 
 _CT: Final = (
+    _Limit("checked-ct", "400 CT, direct POST, each read again", None),
     _Limit("least-grpc", "400 CT, gRPC, 8 Uploads at a time", "over_grpc"),
     _Limit("least-grpc-streams", "400 CT, gRPC, 8 UploadMultiple", "over_grpc_streams"),
     _Limit("least-http", "400 CT, HTTP through Envoy, 8 forms at a time", "over_http"),
@@ -45,10 +47,14 @@ _CT: Final = (
 )
 _APART: Final = (_Limit("least-apart", "400 CT, gRPC, Orthanc on a core of its own", "over_grpc"),)
 _MR: Final = (
+    _Limit("checked-mr", "2,000 MR of 10 kB, direct POST, each read again", None),
     _Limit("least-mr", "2,000 MR of 10 kB, gRPC, 8 Uploads at a time", "over_grpc"),
     _Limit("least-mr-streams", "2,000 MR of 10 kB, gRPC, 8 UploadMultiple", "over_grpc_streams"),
 )
-_LARGE: Final = (_Limit("least-500mb", "one file of 500 MB, gRPC", "over_grpc", _LARGE_MB),)
+_LARGE: Final = (
+    _Limit("checked-500mb", "one file of 500 MB, direct POST, read again", None, _LARGE_MB),
+    _Limit("least-500mb", "one file of 500 MB, gRPC", "over_grpc", _LARGE_MB),
+)
 
 
 async def _measure_ct(lab: Lab, wanted: frozenset[str]) -> AsyncIterator[Finding]:
@@ -101,28 +107,22 @@ async def _least_gateway(lab: Lab, stack: Stack) -> AsyncIterator[Uploading]:
 def _ways(limits: Sequence[_Limit], study: Study, ours: Uploading, least: Uploading) -> Mapping[str, Way]:
     ways = {_DIRECT: ours.way(ours.direct, study)}
     for limit in limits:
-        ways[limit.case] = least.way(getattr(least, limit.way), study)
-        ways[f"{limit.case} {_OURS}"] = ours.way(getattr(ours, limit.way), study)
+        if limit.way is None:
+            ways[limit.case] = ours.way(ours.direct, study, checked=True)
+        else:
+            ways[limit.case] = least.way(getattr(least, limit.way), study)
+            ways[f"{limit.case} {_OURS}"] = ours.way(getattr(ours, limit.way), study)
     return ways
 
 
-def _rows(limit: _Limit, study: Study, turns: Mapping[str, Sequence[Turn]]) -> Sequence[Finding]:
-    least, ours = turns[limit.case], turns[f"{limit.case} {_OURS}"]
-    return tuple(
-        rate(
-            limit.case,
-            f"{limit.what}, {who}",
-            one,
-            other,
-            files=study.files,
-            against=against,
-            megabytes=limit.megabytes,
-        )
-        for who, one, other, against in (
-            (_LEAST, least, turns[_DIRECT], _DIRECT),
-            (_OURS, ours, least, _LEAST),
-        )
-    )
+def _rows(limit: _Limit, study: Study, turns: Mapping[str, Sequence[Turn]]) -> Iterator[Row]:
+    row = partial(rate, limit.case, files=study.files, megabytes=limit.megabytes)
+    limited, direct = turns[limit.case], turns[_DIRECT]
+    if limit.way is None:
+        yield row(limit.what, limited, direct, against=_DIRECT)
+        return
+    yield row(f"{limit.what}, {_LEAST}", limited, direct, against=_DIRECT)
+    yield row(f"{limit.what}, {_OURS}", turns[f"{limit.case} {_OURS}"], limited, against=_LEAST)
 
 
 GROUPS: Final = tuple(
