@@ -73,19 +73,12 @@ class _File:
     tags: Any
     size: int
     stored_size: int
+    orthanc_id: str
     began: float
     id: uuid.UUID = field(default_factory=uuid.uuid4)
     digests: Digests = field(default_factory=Digests)
     # The row that says whose it is.
     whose: Any = None
-
-    @property
-    def orthanc_id(self) -> str:
-        """Orthanc's id of an instance is made of its identifiers."""
-        tags = self.tags
-        uids = (tags.dicom_patient_id, tags.study_instance_uid, tags.series_instance_uid, tags.sop_instance_uid)
-        digest = hashlib.sha1("|".join(uids).encode(), usedforsecurity=False).hexdigest()
-        return "-".join(digest[at : at + 8] for at in range(0, 40, 8))
 
 
 class Storing:
@@ -211,16 +204,22 @@ class Storing:
 
 def _file(coming: Coming, edit: Any, size: int, began: float) -> _File:
     tags = edit.tags if edit.HasField("tags") else edit.original_tags
-    return _File(coming, tags, size, size - edit.header_size + len(edit.header), began)
+    return _File(coming, tags, size, size - edit.header_size + len(edit.header), _orthanc_id(tags), began)
+
+
+def _orthanc_id(tags: Any) -> str:
+    """Orthanc's id of an instance is made of its identifiers."""
+    uids = (tags.dicom_patient_id, tags.study_instance_uid, tags.series_instance_uid, tags.sop_instance_uid)
+    digest = hashlib.sha1("|".join(uids).encode(), usedforsecurity=False).hexdigest()
+    return "-".join(digest[at : at + 8] for at in range(0, 40, 8))
 
 
 def _ends(pieces: Sequence[bytes]) -> tuple[bytes, bytes]:
     """What tag_service is sent of a file."""
-    first = pieces[0] if pieces else b""
-    if len(pieces) > 1 and not len(first) >= _BEGINNING_BYTES <= len(pieces[-1]):
-        first = b"".join(pieces)
-        pieces = (first,)
-    return first[:_BEGINNING_BYTES], pieces[-1][0 if len(pieces) > 1 else _BEGINNING_BYTES :][-_ENDING_BYTES:]
+    if len(pieces) > 1 and len(pieces[0]) >= _BEGINNING_BYTES and len(pieces[-1]) >= _ENDING_BYTES:
+        return pieces[0][:_BEGINNING_BYTES], pieces[-1][-_ENDING_BYTES:]
+    file = b"".join(pieces)
+    return file[:_BEGINNING_BYTES], file[_BEGINNING_BYTES:][-_ENDING_BYTES:]
 
 
 def _behind(pieces: Sequence[bytes], skipped: int) -> Iterator[Piece]:
