@@ -1,6 +1,6 @@
 """The least gateway: what no gateway can leave out that keeps the promises of ours, written with as little as it takes.
 
-No product, and none of pacs_gateway's code: grpc.aio, asyncpg, aiohttp, hashlib and uvloop, each as bare as it comes.
+No product, and none of pacs_gateway's code: grpc.aio, asyncpg, hashlib and uvloop, each as bare as it comes.
 What it makes beside direct POST is the limit that Python and these libraries set to any gateway of this shape; what
 ours makes less than this one is what ours has in hand.
 

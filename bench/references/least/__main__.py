@@ -129,7 +129,7 @@ async def _serve(settings: Mapping[str, str]) -> None:
         print(port, flush=True)
         await stop.wait()
         await server.stop(None)
-    await orthanc.close()
+    orthanc.close()
 
 
 def _servicer(settings: Mapping[str, str], book: Ledger, orthanc: Orthanc, tags: grpc.aio.Channel) -> _Servicer:

@@ -149,8 +149,8 @@ class Storing:
             if early > 0:
                 await asyncio.sleep(early)
 
-    async def _store(self, file: _File, pieces: Sequence[Piece] | AsyncIterator[Piece]) -> Any:
-        answer = await self._orthanc.store(Body(pieces, file.stored_size))
+    async def _store(self, file: _File, body: Body) -> Any:
+        answer = await self._orthanc.store(body, file.stored_size)
         if answer["ID"] != file.orthanc_id:
             raise RefusedError("Orthanc took it for another")
         if await self._orthanc.held(file.orthanc_id) != (file.stored_size, file.digests.md5.hexdigest()):
