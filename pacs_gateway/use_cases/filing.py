@@ -1,6 +1,5 @@
 """Whose a file is: its patient, its order, its study's log, found and checked before any of it goes to the PACS."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -46,16 +45,11 @@ class Lookups:
     """What the RIS knows of the files of all uploads, asked together."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
-        self._together: Grouping[Claims, Known] = Grouping(self._look_up)
+        self._together: Grouping[Claims, Known] = Grouping(database.look_up)
 
     async def of(self, claims: Claims) -> Known:
         """What is known. Raises DATABASE_UNAVAILABLE, OVERLOADED."""
         return await self._together.do(claims)
-
-    async def _look_up(self, claims: Sequence[Claims]) -> Sequence[Known]:
-        async with self._database.begin() as work:
-            return await work.look_up(claims)
 
 
 class Filing:

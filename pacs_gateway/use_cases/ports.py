@@ -359,7 +359,7 @@ class UnitOfWork(Protocol):
         """Waits for, and holds until the end of the transaction, the right to say which study an order has."""
 
     async def look_up(self, claims: Sequence[Claims]) -> Sequence[Known]:
-        """What the registry and the logs know of each of these files, in a few statements however many they are."""
+        """What the registry and the logs know of each of these files, in one statement however many they are."""
 
     async def commit(self) -> None:
         """Makes the changes last."""
@@ -394,6 +394,11 @@ class Database(Protocol):
 
     async def find_user(self, user_id: UUID) -> User | None:
         """The user with this id, as of now and outside of any unit of work. Raises OVERLOADED."""
+
+    async def look_up(self, claims: Sequence[Claims]) -> Sequence[Known]:
+        """What the registry and the logs know of each of these files, as of one moment and outside of any unit of work.
+        One at a time asks.
+        """
 
     def lead(self) -> AbstractAsyncContextManager[bool]:
         """Whether this gateway is, while the context lasts, the only one of all that reconciles."""

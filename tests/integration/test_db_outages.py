@@ -20,6 +20,7 @@ from deploy.local.stack import Stack
 from pacs_gateway.adapters.db import PostgresDatabase
 from pacs_gateway.domain.registry import PatientEntry, Role, UserEntry
 from pacs_gateway.domain.upload_log import UploadLog
+from pacs_gateway.domain.whose import Claims, Known
 from pacs_gateway.use_cases.ports import UnitOfWork
 from service_runtime.errors import Reason, ServiceError
 from tests.integration.databases import alembic, empty_database, execute, migrate, migrated_database
@@ -208,21 +209,35 @@ async def test_a_server_that_hangs_is_told_in_time(stack: Stack, database: Postg
         await work.users.upsert([USER])
 
 
-async def test_users_are_found_again_after_every_outage(stack: Stack, database: PostgresDatabase) -> None:
-    """A lookup is told of a server that is away or hangs, and finds the user at the first try once it is back."""
+async def test_what_is_looked_up_is_found_again_after_every_outage(stack: Stack, database: PostgresDatabase) -> None:
+    """A lookup, of a user or for a file, is told of a server that is away or hangs, and finds what there is at the
+    first try once it is back.
+    """
     async with database.begin() as work:
         (user,) = await work.users.upsert([USER])
+        (patient,) = await work.patients.upsert([ENTRY])
         await work.commit()
-    assert await database.find_user(user.id) == user
+    claims = Claims(ENTRY.mrn, "", None, "")
+
+    async def find() -> None:
+        assert await database.find_user(user.id) == user
+        assert await database.look_up([claims]) == [Known(patient)]
+
+    async def told() -> None:
+        await asyncio.gather(
+            told_unavailable(database.find_user(user.id)), told_unavailable(database.look_up([claims]))
+        )
+
+    await find()
     await stack.restart("postgres")
-    assert await database.find_user(user.id) == user
+    await find()
     await stack.stop("postgres")
-    await told_unavailable(database.find_user(user.id))
+    await told()
     await stack.start("postgres")
-    assert await database.find_user(user.id) == user
+    await find()
     with hanging(stack):
-        await told_unavailable(database.find_user(user.id))
-    assert await database.find_user(user.id) == user
+        await told()
+    await find()
 
 
 async def test_closing_does_not_wait_for_a_server_that_hangs(stack: Stack) -> None:
@@ -243,6 +258,7 @@ async def test_an_address_that_never_answers_is_told_in_time() -> None:
         async with adapter(f"postgresql://nobody@127.0.0.1:{port}/none") as database:
             await told_unavailable(database.check())
             await told_unavailable(database.find_user(uuid4()))
+            await told_unavailable(database.look_up([Claims("1", "", None, "")]))
 
 
 async def test_a_login_or_database_that_is_not_there_is_told(postgres_url: str) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from pacs_gateway.adapters.db.engine import connector
 from pacs_gateway.adapters.db.failures import deadline, not_migrated
 from pacs_gateway.adapters.db.group_ledger import PostgresGroupLedger
+from pacs_gateway.adapters.db.kept import KeptConnection
 from pacs_gateway.adapters.db.ledger import PostgresLedger
 from pacs_gateway.adapters.db.lookups import look_up
 from pacs_gateway.adapters.db.models import SCHEMA_REVISION
@@ -77,7 +78,9 @@ class PostgresUnitOfWork:
 
     async def look_up(self, claims: Sequence[Claims]) -> Sequence[Known]:
         """What the registry and the logs know of each of these files."""
-        return await look_up(self._session, self._upload_logs, claims)
+        known = await look_up(self._session.run, claims)
+        self._upload_logs.read(one.log for one in known if one.log is not None)
+        return known
 
     async def lock_order(self, order_id: UUID) -> None:
         """Waits for, and holds until the end of the transaction, the right to say which study an order has.
@@ -98,7 +101,7 @@ class PostgresDatabase:
 
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
         """`url` is postgresql://...; raises ValueError where it is not. At most `pool_size` connections are made, one
-        more for the ledger and one for finding users, the first one at the first use.
+        more for the ledger, one for finding users and one for `look_up`, each at its first use.
         """
         self._connect = connector(url, settings=SERVER_SETTINGS)
         self._engine = _engine(url, pool_size)
@@ -106,11 +109,13 @@ class PostgresDatabase:
         self._ledger_engine = _engine(url, 1)
         self.ledger = PostgresGroupLedger(self._ledger_engine)
         self._users = UserLookup(self._connect)
+        self._lookups = KeptConnection(self._connect)
 
     async def close(self) -> None:
         """Closes the connections, once what waits to be written is."""
         await self.ledger.close()
         await self._users.close()
+        await self._lookups.close()
         # A server that hangs does not say goodbye.
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
@@ -129,6 +134,12 @@ class PostgresDatabase:
     async def find_user(self, user_id: UUID) -> User | None:
         """The user with this id, as of now. Raises DATABASE_UNAVAILABLE, OVERLOADED."""
         return await self._users.find(user_id)
+
+    async def look_up(self, claims: Sequence[Claims]) -> Sequence[Known]:
+        """What the registry and the logs know of each of these files, as of now. Not for two at a time. Raises
+        DATABASE_UNAVAILABLE.
+        """
+        return await look_up(self._lookups.run, claims)
 
     @asynccontextmanager
     async def lead(self) -> AsyncIterator[bool]:

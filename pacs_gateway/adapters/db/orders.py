@@ -19,6 +19,7 @@ from pacs_gateway.domain.registry import Order, OrderEntry, OrderStudy
 from service_runtime.errors import Reason, ServiceError, not_found
 
 _BY_ID: Final = Prepared(select(orders).where(orders.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))))
+# In the order in which OrderStudy has them.
 _NO_STUDY: Final = dict.fromkeys(
     (
         "study_instance_uid",
@@ -150,19 +151,11 @@ def _row(order: Order) -> dict[str, Any]:
     }
 
 
-def order_of(row: Row[Any] | Record) -> Order:
-    """The order of a row."""
-    study = None
-    if row.study_instance_uid is not None:
-        study = OrderStudy(
-            row.study_instance_uid,
-            row.orthanc_study_id,
-            row.number_of_series,
-            row.number_of_images,
-            row.study_date,
-            row.study_time,
-            row.uploaded_by_id,
-            row.uploaded_at,
-            row.upload_source,
-        )
-    return Order(row.id, row.patient_id, row.accession_number, row.modality, row.status, study)
+def order_of(row: Row[Any] | Record, prefix: str = "") -> Order:
+    """The order of a row, whose columns' names begin with `prefix`."""
+
+    def of(name: str) -> Any:
+        return getattr(row, prefix + name)
+
+    study = OrderStudy(*map(of, _NO_STUDY)) if of("study_instance_uid") is not None else None
+    return Order(of("id"), of("patient_id"), of("accession_number"), of("modality"), of("status"), study)

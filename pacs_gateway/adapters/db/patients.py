@@ -26,6 +26,9 @@ from service_runtime.errors import InvalidFieldError, Violation
 _BY_ID: Final = Prepared(select(patients).where(patients.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))))
 _BY_MRN: Final = Prepared(select(patients).where(patients.c.mrn == any_(bindparam("mrns", type_=ARRAY(String)))))
 
+# In the order in which Patient has them.
+_FIELDS: Final = ("id", "mrn", "full_name", "birth_date", "sex", "is_provisional")
+
 
 class PostgresPatients:
     """The port `Patients`."""
@@ -122,6 +125,6 @@ def _row(patient: Patient) -> dict[str, Any]:
     }
 
 
-def patient_of(row: Row[Any] | Record) -> Patient:
-    """The patient of a row."""
-    return Patient(row.id, row.mrn, row.full_name, row.birth_date, row.sex, row.is_provisional)
+def patient_of(row: Row[Any] | Record, prefix: str = "") -> Patient:
+    """The patient of a row, whose columns' names begin with `prefix`."""
+    return Patient(*(getattr(row, prefix + name) for name in _FIELDS))

@@ -1,6 +1,6 @@
 """The upload logs and the traces of deletions."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -60,7 +60,7 @@ _PLAIN: Final = (
 )
 # A list of thousands of files is long, and nobody here asks for it.
 _HIDDEN: Final = frozenset({"file_names", "file_names_stale", "compared_at"})
-_SHOWN: Final = tuple(column for column in logs.columns if column.name not in _HIDDEN)
+SHOWN: Final = tuple(column for column in logs.columns if column.name not in _HIDDEN)
 _COMPARED: Final = (
     update(logs)
     .where(logs.c.id == bindparam("log"))
@@ -78,7 +78,7 @@ UPDATE dicom_upload_logs log
                    ORDER BY id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED)
 """)
 _OF_STUDIES: Final = Prepared(
-    select(*_SHOWN).where(logs.c.study_instance_uid == any_(bindparam("study_uids", type_=ARRAY(String))))
+    select(*SHOWN).where(logs.c.study_instance_uid == any_(bindparam("study_uids", type_=ARRAY(String))))
 )
 _LINKS: Final = Prepared(
     select(logs.c.orthanc_study_id, logs.c.patient_id, logs.c.order_id).where(
@@ -86,17 +86,6 @@ _LINKS: Final = Prepared(
     )
 )
 _deleters = users.alias("deleters")
-_WITH_DELETIONS: Final = Prepared(
-    select(
-        *_SHOWN,
-        select(deletions.c.completed_at.is_(None))
-        .where(deletions.c.study_instance_uid == logs.c.study_instance_uid)
-        .order_by(deletions.c.requested_at.desc(), deletions.c.id)
-        .limit(1)
-        .scalar_subquery()
-        .label("is_being_deleted"),
-    ).where(logs.c.study_instance_uid == any_(bindparam("study_uids", type_=ARRAY(String))))
-)
 
 
 class PostgresUploadLogs:
@@ -112,17 +101,13 @@ class PostgresUploadLogs:
         """The logs of these studies, by StudyInstanceUID."""
         wanted = [uid for uid in study_uids if uid and storable(uid)]
         rows = await self._session.run(_OF_STUDIES, study_uids=wanted) if wanted else []
-        found = [_log(row) for row in rows]
-        self._known |= {log.id: log for log in found}
+        found = [log_of(row) for row in rows]
+        self.read(found)
         return {log.study_instance_uid: log for log in found}
 
-    async def with_deletions(self, study_uids: Collection[str]) -> Mapping[str, tuple[UploadLog, bool]]:
-        """The logs of these studies, and whether the latest deletion of each was never completed."""
-        wanted = [uid for uid in study_uids if uid and storable(uid)]
-        rows = await self._session.run(_WITH_DELETIONS, study_uids=wanted) if wanted else []
-        found = {row.study_instance_uid: (_log(row), bool(row.is_being_deleted)) for row in rows}
-        self._known |= {log.id: log for log, _ in found.values()}
-        return found
+    def read(self, found: Iterable[UploadLog]) -> None:
+        """These logs were read in this transaction, by another statement than those here."""
+        self._known |= {log.id: log for log in found}
 
     async def links(self, orthanc_study_ids: Collection[str]) -> Mapping[str, StudyLink]:
         """What these studies were uploaded for, by Orthanc's id, for one StudyInstanceUID may stand under several
@@ -175,13 +160,13 @@ class PostgresUploadLogs:
     async def unfinished(self, *, lease_seconds: float, limit: int) -> Sequence[UploadLog]:
         """Logs that have been in progress for so long, and have no open entry."""
         open_entry = exists().where(files.c.upload_log_id == logs.c.id, files.c.state.in_(["received", "stored"]))
-        found = select(*_SHOWN).where(
+        found = select(*SHOWN).where(
             logs.c.upload_status == UploadStatus.IN_PROGRESS.value,
             logs.c.uploaded_at < func.now() - timedelta(seconds=lease_seconds),
             ~open_entry,
         )
         rows = (await self._session.execute(found.order_by(logs.c.uploaded_at).limit(limit))).all()
-        return [_log(row) for row in rows]
+        return [log_of(row) for row in rows]
 
     async def to_compare(self, *, older_seconds: float, limit: int) -> Sequence[UploadLog]:
         """Logs of studies that are at rest and not deleted, and were not compared with the PACS for so long, or since
@@ -193,9 +178,9 @@ class PostgresUploadLogs:
             logs.c.compared_at < func.now() - timedelta(seconds=older_seconds),
         )
         at_rest = logs.c.upload_status != UploadStatus.IN_PROGRESS.value
-        found = select(*_SHOWN).where(at_rest, ~logs.c.is_deleted, due)
+        found = select(*SHOWN).where(at_rest, ~logs.c.is_deleted, due)
         found = found.order_by(logs.c.compared_at.asc().nulls_first(), logs.c.id).limit(limit)
-        return [_log(row) for row in (await self._session.execute(found)).all()]
+        return [log_of(row) for row in (await self._session.execute(found)).all()]
 
     async def compared(self, differences: Mapping[UUID, Difference]) -> None:
         """Notes how logs compare with what the PACS holds."""
@@ -249,7 +234,7 @@ def _entries() -> Select[Any]:
         .limit(1)
         .lateral("last")
     )
-    shown = select(*_SHOWN, users.c.full_name.label("uploaded_by"), *last.columns)
+    shown = select(*SHOWN, users.c.full_name.label("uploaded_by"), *last.columns)
     return shown.join(users, users.c.id == logs.c.uploaded_by_id).outerjoin(last, true())
 
 
@@ -275,9 +260,10 @@ def _row(log: UploadLog) -> dict[str, Any]:
     return values | {"upload_status": log.upload_status.value, "error_message": cleaned(log.error_message)}
 
 
-def _log(row: Row[Any] | Record) -> UploadLog:
-    values = {name: getattr(row, name) for name in (*_PLAIN, *_QUOTED, "error_message")}
-    return UploadLog(upload_status=UploadStatus(row.upload_status), **values)
+def log_of(row: Row[Any] | Record, prefix: str = "") -> UploadLog:
+    """The log of a row, whose columns' names begin with `prefix`."""
+    values = {name: getattr(row, prefix + name) for name in (*_PLAIN, *_QUOTED, "error_message")}
+    return UploadLog(upload_status=UploadStatus(getattr(row, f"{prefix}upload_status")), **values)
 
 
 def _deletion(row: Row[Any], prefix: str = "") -> Deletion:
@@ -287,7 +273,7 @@ def _deletion(row: Row[Any], prefix: str = "") -> Deletion:
 def _entry(row: Row[Any]) -> UploadLogEntry:
     deleted = row.deletion_id is not None
     return UploadLogEntry(
-        log=_log(row),
+        log=log_of(row),
         uploaded_by=row.uploaded_by,
         deletion=_deletion(row, "deletion_") if deleted else None,
         deleted_by=row.deleted_by if deleted else "",

@@ -94,6 +94,11 @@ class FakeDatabase:
         await self.hooks.reach("find_user")
         return self.tables.users.get(user_id)
 
+    async def look_up(self, claims: Sequence[Claims]) -> Sequence[Known]:
+        """What is known of each file, as committed."""
+        async with self.begin() as work:
+            return await work.look_up(claims)
+
     @asynccontextmanager
     async def lead(self) -> AsyncIterator[bool]:
         """Whether no other gateway leads."""

@@ -1,0 +1,66 @@
+"""What a real PostgreSQL tells of many files at once."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pytest
+
+from pacs_gateway.domain.registry import OrderEntry, OrderStudy, PatientEntry, Role, UserEntry
+from pacs_gateway.domain.upload_log import Deletion, UploadLog
+from pacs_gateway.domain.whose import Claims, Known
+from tests.integration.databases import Migrated, migrated_database
+
+NOW = datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+async def migrated(migrated_url: str) -> AsyncIterator[Migrated]:
+    """The database of this module."""
+    async with migrated_database(migrated_url) as migrated:
+        yield migrated
+
+
+async def test_each_file_is_told_what_is_known_of_it(migrated: Migrated) -> None:
+    """Patient, orders and log are found by what each file claims, in the order of the files, in a unit of work and
+    without one alike; what is empty, or cannot be in any row, is found in none.
+    """
+    await migrated.empty()
+    database = migrated.database
+    async with database.begin() as work:
+        (user,) = await work.users.upsert([UserEntry("anna", "Anna", Role.ADMIN, is_active=True)])
+        smith, jones = await work.patients.upsert(
+            [PatientEntry("1", "Smith^Anna", NOW.date(), "F"), PatientEntry("2", "Jones", None, "")]
+        )
+        first, second = await work.orders.upsert(
+            [OrderEntry(smith.id, "A1", "CT", "new"), OrderEntry(jones.id, "A2", "MR", "done")]
+        )
+        study = OrderStudy("1.2", "o-1", 2, 10, "20260301", "1230", user.id, NOW, "manual")
+        await work.orders.fill(second.id, study)
+        second = replace(second, study=study)
+        log = UploadLog(uuid4(), smith.id, first.id, user.id, "1.2", "manual", NOW, original_patient_name="Sm\u0131th")
+        deleted = replace(log, id=uuid4(), study_instance_uid="1.3", patient_id=jones.id, order_id=None)
+        for one in (log, deleted):
+            await work.upload_logs.save(one)
+            await work.upload_logs.save_deletion(
+                Deletion(
+                    uuid4(), one.study_instance_uid, "", "x", user.id, datetime(2026, 1, 1, tzinfo=UTC), one.id, NOW
+                )
+            )
+        await work.upload_logs.save_deletion(Deletion(uuid4(), "1.3", "", "x", user.id, NOW, deleted.id))
+        await work.commit()
+    expected = {
+        Claims("1", "A1", second.id, "1.2"): Known(smith, first, second, log, is_being_deleted=False),
+        Claims("2", "A2", None, "1.3"): Known(jones, second, None, deleted, is_being_deleted=True),
+        Claims("1", "", first.id, "1.4"): Known(smith, None, first),
+        Claims("", "", None, ""): Known(),
+        Claims("1\0", "A\ud800", uuid4(), "1.2\0"): Known(),
+        Claims("nobody", "A9", None, "9"): Known(),
+    }
+    claims = [*expected, *reversed(expected)]
+    told = await database.look_up(claims)
+    assert told == [expected[one] for one in claims]
+    async with database.begin() as work:
+        assert await work.look_up(claims) == told
+    assert await database.look_up([]) == []
