@@ -1,12 +1,18 @@
-"""What a real PostgreSQL tells of many files at once."""
+"""What a real PostgreSQL tells of many files at once, and how it finds that."""
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import ModuleType
 from uuid import uuid4
 
 import pytest
 
+from pacs_gateway.adapters.db import ledger, lookups, orders, patients, upload_logs, user_lookup
+from pacs_gateway.adapters.db.engine import connector
+from pacs_gateway.adapters.db.prepared import Prepared
+from pacs_gateway.adapters.db.session import SERVER_SETTINGS
 from pacs_gateway.domain.registry import OrderEntry, OrderStudy, PatientEntry, Role, UserEntry
 from pacs_gateway.domain.upload_log import Deletion, UploadLog
 from pacs_gateway.domain.whose import Claims, Known
@@ -64,3 +70,30 @@ async def test_each_file_is_told_what_is_known_of_it(migrated: Migrated) -> None
     async with database.begin() as work:
         assert await work.look_up(claims) == told
     assert await database.look_up([]) == []
+
+
+def statements(*modules: ModuleType) -> dict[str, Prepared]:
+    """The statements of modules, by their names."""
+    return {
+        f"{module.__name__.rpartition('.')[2]}.{name}": value
+        for module in modules
+        for name, value in vars(module).items()
+        if isinstance(value, Prepared)
+    }
+
+
+HOT = statements(ledger, lookups, orders, patients, upload_logs, user_lookup)
+
+
+@pytest.mark.parametrize("statement", HOT.values(), ids=HOT)
+async def test_rows_are_found_by_index_however_few_they_are(migrated: Migrated, statement: Prepared) -> None:
+    """What is planned once, when there is hardly a row, never reads a whole table: it would when there are many."""
+    connection = await connector(migrated.url, settings=SERVER_SETTINGS)()
+    try:
+        await connection.execute(f"PREPARE hot AS {statement.sql}")
+        nulls = ", ".join(["NULL"] * len(set(re.findall(r"\$\d+", statement.sql))))
+        rows = await connection.fetch(f"EXPLAIN EXECUTE hot ({nulls})")
+    finally:
+        await connection.close()
+    plan = "\n".join(row["QUERY PLAN"] for row in rows)
+    assert "Seq Scan" not in plan, plan

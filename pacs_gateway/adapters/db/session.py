@@ -13,15 +13,21 @@ from pacs_gateway.adapters.db.prepared import Prepared, Record
 
 T = TypeVar("T")
 
+_NEEDLESS_PLANS: Final = ("enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin")
 # PostgreSQL's own limits come first: they leave the connection usable. The deadline is for a server that hangs.
 SERVER_SETTINGS: Final = {
     "lock_timeout": "4s",
     "statement_timeout": "5s",
     # Longer than any use case waits for another service between two statements.
     "idle_in_transaction_session_timeout": "360s",
+    # Before PostgreSQL 18, what is off below makes plans look dear, and the dear ones are compiled.
+    "jit": "off",
     # Statements that are run over and over find their rows by index, whatever their values are; to plan one for its
-    # values takes longer than to run it.
+    # values takes longer than to run it. A plan that was made while there were few rows would read all of them, and
+    # goes on to until somebody analyzes the tables; nor does a bitmap scan keep clear of dead rows, of which every step
+    # of a file leaves one.
     "plan_cache_mode": "force_generic_plan",
+    **dict.fromkeys(_NEEDLESS_PLANS, "off"),
 }
 _STATEMENT_SECONDS: Final = 6
 # Waiting for a connection of the pool, or making one, and seeing whether it still works.
@@ -34,7 +40,10 @@ _USERS: Final = "1, 2"
 _QUARANTINE: Final = "1, 4"
 SHARE_REGISTRY: Final = f"SELECT pg_advisory_xact_lock_shared({_REGISTRY})"
 # For statements of every other kind, in this transaction.
-_PLAN_FOR_VALUES: Final = Prepared("SET LOCAL plan_cache_mode = auto")
+_PLAN_FOR_VALUES: Final = Prepared(
+    "SELECT set_config('plan_cache_mode', 'auto', true), "
+    + ", ".join(f"set_config('{name}', 'on', true)" for name in _NEEDLESS_PLANS)
+)
 _SHARE_REGISTRY: Final = Prepared(SHARE_REGISTRY)
 _OWN_REGISTRY: Final = Prepared(f"SELECT pg_advisory_xact_lock({_REGISTRY})")
 _OWN_USERS: Final = Prepared(f"SELECT pg_advisory_xact_lock({_USERS})")
