@@ -1,6 +1,6 @@
 """The log of what was uploaded to a study: one per study, added to by every upload, revived by one after a deletion.
 
-What it counts, and how it stands, follows from the ledger's entries of its files.
+What it counts, and how it stands, follows from the ledger's entries of its files, as the database reckons it.
 """
 
 from dataclasses import dataclass, replace
@@ -86,33 +86,6 @@ class UploadLog:
             modified_patient_name=facts.modified_patient_name,
             modified_accession_number=facts.modified_accession_number,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How the files of a study's log stand: how many are stored, failed and open, each counted once, and the reasons
-    of those that failed.
-    """
-
-    stored: int
-    failed: int
-    open: int
-    reasons: tuple[str, ...] = ()
-
-    @property
-    def status(self) -> UploadStatus:
-        """The status of the log."""
-        if self.open:
-            return UploadStatus.IN_PROGRESS
-        if not self.failed:
-            return UploadStatus.SUCCESS
-        return UploadStatus.PARTIAL if self.stored else UploadStatus.FAILED
-
-    @property
-    def error_message(self) -> str:
-        """What failed, and why."""
-        total = self.stored + self.failed
-        return f"{self.failed} of {total} files failed: {', '.join(self.reasons)}" if self.failed else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,6 +101,61 @@ async def test_the_log_follows_its_files(world: World) -> None:
     assert (await world.read()).upload_duration_seconds == 3
 
 
+@pytest.mark.parametrize(
+    ("stored", "reasons", "is_open", "status", "message"),
+    [
+        (0, "", True, UploadStatus.IN_PROGRESS, ""),
+        (2, "", False, UploadStatus.SUCCESS, ""),
+        (0, "A", False, UploadStatus.FAILED, "1 of 1 files failed: A"),
+        (1, "BAB", False, UploadStatus.PARTIAL, "3 of 4 files failed: A, B"),
+        (1, "AB", True, UploadStatus.IN_PROGRESS, "2 of 3 files failed: A, B"),
+    ],
+)
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_the_status_follows_from_the_files(
+    world: World, *, stored: int, reasons: str, is_open: bool, status: UploadStatus, message: str, at_once: bool
+) -> None:
+    """A file on its way makes a log one in progress; else what is stored and what failed decide. It makes no difference
+    whether they become known together or one by one.
+    """
+    numbers = iter(range(100))
+    steps = [Step(file_of(world.log, next(numbers)))] if is_open else []
+    steps += [Step(verified(file_of(world.log, next(numbers)))) for _ in range(stored)]
+    steps += [Step(failed(file_of(world.log, next(numbers)), reason)) for reason in reasons]
+    async with world.database.begin() as work:
+        if at_once:
+            await work.ledger.write(*steps)
+        else:
+            for step in steps:
+                await work.ledger.write(step)
+        await work.commit()
+    log = await world.read()
+    assert (log.upload_status, log.error_message, log.number_of_files) == (status, message, stored)
+
+
+async def test_of_one_instance_in_a_group_one_file_counts(world: World) -> None:
+    """The last that is stored, else the last; written once more, the same steps change nothing."""
+    one, two, three = (file_of(world.log, 1, stored=content_of(b"x" * size)) for size in (10, 20, 30))
+    four, five = (failed(file_of(world.log, 2), reason) for reason in ("A", "B"))
+    for _ in range(2):
+        async with world.database.begin() as work:
+            steps = [Step(file) for file in (verified(one), verified(two), failed(three), four, five)]
+            await work.ledger.write(*steps, Step(failed(file_of(world.log, 3)), counts=False))
+            await work.commit()
+        assert await world.stands() == ("partial", 1, 20, "1 of 2 files failed: B")
+    async with world.database.begin() as work:
+        await work.ledger.write(Step(five, counts=False), Step(verified(file_of(world.log, 2))))
+        await work.commit()
+    assert await world.stands() == ("success", 2, 23, "")
+
+
+async def test_a_file_that_failed_and_is_there_after_all_is_counted(world: World) -> None:
+    """What one gateway gave up, another one may find in the PACS."""
+    file = file_of(world.log, 1)
+    await world.write(failed(file), verified(file))
+    assert await world.stands() == ("success", 1, 2, "")
+
+
 async def test_a_failure_to_store_again_does_not_unstore(world: World) -> None:
     """What is stored stays counted, by the entry that stored it."""
     await world.write(verified(file_of(world.log, 1)), failed(file_of(world.log, 1, filename="again")))

@@ -4,11 +4,12 @@ A group of steps is written with a few statements, however many files and studie
 its row is locked, those of a group in one order, so that whoever counts sees what all others have written.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Boolean, DateTime, Row, Uuid, and_, bindparam, select, update
+from sqlalchemy import BigInteger, Boolean, DateTime, Row, Uuid, and_, select, update
 
 from pacs_gateway.adapters.db.models import dicom_upload_files as files
 from pacs_gateway.adapters.db.models import dicom_upload_logs as logs
@@ -17,7 +18,6 @@ from pacs_gateway.adapters.db.prepared import Prepared, Record
 from pacs_gateway.adapters.db.session import SHARE_REGISTRY, Session
 from pacs_gateway.adapters.db.texts import cleaned, fitted
 from pacs_gateway.domain.ledger import Content, FileState, LedgerFile, Step
-from pacs_gateway.domain.upload_log import Standing
 
 # Other entries of an instance that are looked at; one that was sent more often is no longer sent by mistake.
 _MOST_ENTRIES: Final = 100
@@ -27,16 +27,15 @@ _WRITTEN: Final = tuple(column for column in files.columns if column.name != "is
 _NAMES: Final = ", ".join(column.name for column in _WRITTEN)
 _ARRAYS: Final = ", ".join(f"CAST(:{column.name} AS {_TYPES.get(type(column.type), 'text')}[])" for column in _WRITTEN)
 _CHANGED: Final = ", ".join(f"{column.name} = excluded.{column.name}" for column in _WRITTEN if column.name != "id")
-# The registry is shared first, as everywhere: without a column in it, its condition is looked at before any row is.
 # What was seen in the PACS is not unseen by a gateway that does not know of it.
-_UPSERT: Final = f"""
-    INSERT INTO dicom_upload_files ({_NAMES}) SELECT * FROM unnest({_ARRAYS}) WHERE ({SHARE_REGISTRY})::text IS NOT NULL
-        ON CONFLICT (id) DO UPDATE SET {_CHANGED}
-     WHERE dicom_upload_files.state <> 'verified' OR excluded.state = 'verified'
- RETURNING *"""  # noqa: S608 - the names are those of the table
-# Files on their way. The others of their instances, which are read as they were before, come of other groups.
+_UNLESS_SEEN: Final = "WHERE dicom_upload_files.state <> 'verified' OR excluded.state = 'verified'"
+# Files on their way. The others of their instances, which are read as they were before, come of other groups. The
+# registry is shared first, as everywhere: without a column in it, its condition is looked at before any row is.
 _BEGIN: Final = Prepared(f"""
-WITH new AS ({_UPSERT}),
+WITH new AS (
+    INSERT INTO dicom_upload_files ({_NAMES}) SELECT * FROM unnest({_ARRAYS}) WHERE ({SHARE_REGISTRY})::text IS NOT NULL
+        ON CONFLICT (id) DO UPDATE SET {_CHANGED} {_UNLESS_SEEN}
+    RETURNING *),
 begun AS (
     UPDATE dicom_upload_logs log
        SET upload_status = 'in_progress', uploaded_at = new.received_at, uploaded_by_id = new.uploaded_by_id,
@@ -48,71 +47,80 @@ SELECT file.* FROM dicom_upload_files file
    AND file.stored_md5 <> '' AND (file.state IN ('received', 'stored') OR (file.is_current AND file.state = 'verified'))
  ORDER BY file.received_at DESC, file.id LIMIT {_MOST_ENTRIES}
 """)  # noqa: S608
-# Files whose fate is known. What was left open has come to nothing, where another of its instance is in the PACS.
-_FINISH: Final = Prepared(f"""
-WITH new AS ({_UPSERT})
-UPDATE dicom_upload_files file SET state = 'failed', finished_at = new.finished_at
-  FROM new
- WHERE new.state = 'verified' AND file.orthanc_id = new.orthanc_id AND file.id <> new.id
-   AND file.state IN ('received', 'stored') AND file.gateway_id IS NULL
-""")  # noqa: S608
 # Here, too, the registry is shared before a row is locked.
 _LOCK_LOGS: Final = Prepared(f"""
-SELECT id, number_of_files, total_size_bytes, is_deleted FROM dicom_upload_logs
- WHERE id = ANY(CAST(:ids AS uuid[])) AND ({SHARE_REGISTRY})::text IS NOT NULL
+SELECT id FROM dicom_upload_logs
+ WHERE id = ANY(CAST(:logs AS uuid[])) AND ({SHARE_REGISTRY})::text IS NOT NULL
  ORDER BY id FOR NO KEY UPDATE
 """)  # noqa: S608
-# What is known last of an instance counts, but a failure to store again what is stored does not unstore it.
-_COUNT: Final = Prepared("""
-WITH new AS (
-    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:logs AS uuid[]), CAST(:uids AS text[]), CAST(:verified AS bool[]))
-        AS new (id, log, uid, verified)),
+# Files whose fate is known, of which at most one of each instance counts, and what their logs come to by them. The logs
+# were locked by a statement before this one, which sees what was committed before it began. None of its parts sees what
+# another one writes: so none writes a row that another one does, and each tells what it wrote, which is left out where
+# the table is asked. The files that are counted as failed, or open, are those of the table besides.
+#
+# What is known last of an instance counts, but a failure to store again what is stored does not unstore it. What was
+# left open has come to nothing, where another of its instance is in the PACS.
+_SETTLE: Final = Prepared(f"""
+WITH step AS (SELECT * FROM unnest({_ARRAYS}, CAST(:counts AS bool[])) AS step ({_NAMES}, counts)),
+old AS (
+    SELECT id FROM dicom_upload_files WHERE id = ANY(CAST(:id AS uuid[])) AND is_current AND state = 'verified'),
+new AS (
+    INSERT INTO dicom_upload_files ({_NAMES}, is_current)
+    SELECT {_NAMES}, counts AND (state = 'verified' OR NOT EXISTS (
+           SELECT 1 FROM dicom_upload_files held
+            WHERE held.is_current AND held.upload_log_id = step.upload_log_id
+              AND held.sop_instance_uid = step.sop_instance_uid AND held.state = 'verified'))
+      FROM step
+        ON CONFLICT (id) DO UPDATE
+       SET {_CHANGED}, is_current = dicom_upload_files.is_current OR excluded.is_current
+     {_UNLESS_SEEN}
+    RETURNING *),
+lost AS (
+    UPDATE dicom_upload_files file SET state = 'failed', finished_at = new.finished_at FROM new
+     WHERE new.state = 'verified' AND file.orthanc_id = new.orthanc_id AND file.id <> ALL(CAST(:id AS uuid[]))
+       AND file.state IN ('received', 'stored') AND file.gateway_id IS NULL AND NOT file.is_current
+    RETURNING file.id),
 replaced AS (
     UPDATE dicom_upload_files file SET is_current = false FROM new
-     WHERE file.is_current AND file.upload_log_id = new.log AND file.sop_instance_uid = new.uid AND file.id <> new.id
-       AND (file.state <> 'verified' OR new.verified)
+     WHERE new.is_current AND file.is_current
+       AND file.upload_log_id = new.upload_log_id AND file.sop_instance_uid = new.sop_instance_uid
+       AND file.id <> ALL(CAST(:id AS uuid[])) AND (file.state <> 'verified' OR new.state = 'verified')
     RETURNING file.id, file.upload_log_id, file.state, file.stored_size_bytes),
-promoted AS (
-    UPDATE dicom_upload_files file SET is_current = true FROM new
-     WHERE file.id = new.id AND NOT file.is_current AND (file.state = 'verified') = new.verified
-       AND (new.verified OR NOT EXISTS (
-            SELECT 1 FROM dicom_upload_files held
-             WHERE held.is_current AND held.upload_log_id = new.log AND held.sop_instance_uid = new.uid
-               AND held.state = 'verified'))
-    RETURNING file.upload_log_id, file.state, file.stored_size_bytes, file.error),
 change AS (
     SELECT upload_log_id, sum(number) AS number, sum(number * stored_size_bytes) AS size
-      FROM (SELECT upload_log_id, 1 AS number, stored_size_bytes FROM promoted WHERE state = 'verified'
+      FROM (SELECT upload_log_id, 1 AS number, stored_size_bytes FROM new
+             WHERE is_current AND state = 'verified' AND id NOT IN (SELECT id FROM old)
             UNION ALL
-            SELECT upload_log_id, -1, stored_size_bytes FROM replaced WHERE state = 'verified') AS counted
-     GROUP BY upload_log_id)
-SELECT log.id, change.number IS NOT NULL AS is_stored, coalesce(change.number, 0) AS number,
-       coalesce(change.size, 0) AS size, failed.number AS failed, failed.reasons,
-       EXISTS (SELECT 1 FROM dicom_upload_files file
-                WHERE file.upload_log_id = log.id AND file.state IN ('received', 'stored')) AS open
-  FROM unnest(CAST(:all_logs AS uuid[])) AS log (id)
-  LEFT JOIN change ON change.upload_log_id = log.id
-  LEFT JOIN LATERAL (
-       SELECT count(*) AS number, array_agg(DISTINCT error ORDER BY error) AS reasons
-         FROM (SELECT file.error FROM dicom_upload_files file
-                WHERE file.upload_log_id = log.id AND file.is_current AND file.state = 'failed'
-                  AND file.id NOT IN (SELECT id FROM replaced)
-               UNION ALL
-               SELECT error FROM promoted WHERE upload_log_id = log.id AND state = 'failed') AS counted) failed ON true
-""")
-_STAND: Final = Prepared(
-    update(logs)
-    .where(logs.c.id == bindparam("log"))
-    .values(
-        number_of_files=bindparam("number"),
-        total_size_bytes=bindparam("size"),
-        is_deleted=bindparam("deleted"),
-        upload_status=bindparam("status"),
-        error_message=bindparam("message"),
-        upload_duration_seconds=logs.c.upload_duration_seconds + bindparam("seconds"),
-        file_names_stale=True,
-    )
-)
+            SELECT upload_log_id, -1, stored_size_bytes FROM replaced WHERE state = 'verified') counted
+     GROUP BY upload_log_id),
+total AS (
+    SELECT log.id, told.seconds, log.is_deleted AND change.number IS NULL AS is_deleted,
+           CASE WHEN log.is_deleted THEN 0 ELSE log.number_of_files END + coalesce(change.number, 0) AS stored,
+           CASE WHEN log.is_deleted THEN 0 ELSE log.total_size_bytes END + coalesce(change.size, 0) AS size,
+           failed.number AS failed, failed.reasons,
+           EXISTS (SELECT 1 FROM dicom_upload_files file
+                    WHERE file.upload_log_id = log.id AND file.state IN ('received', 'stored')
+                      AND file.id <> ALL(CAST(:id AS uuid[])) AND file.id NOT IN (SELECT id FROM lost)) AS is_open
+      FROM unnest(CAST(:logs AS uuid[]), CAST(:seconds AS float8[])) AS told (id, seconds)
+      JOIN dicom_upload_logs log ON log.id = told.id
+      LEFT JOIN change ON change.upload_log_id = log.id
+      CROSS JOIN LATERAL (
+           SELECT count(*) AS number, string_agg(DISTINCT error, ', ' ORDER BY error) AS reasons
+             FROM (SELECT file.error FROM dicom_upload_files file
+                    WHERE file.upload_log_id = log.id AND file.is_current AND file.state = 'failed'
+                      AND file.id <> ALL(CAST(:id AS uuid[])) AND file.id NOT IN (SELECT id FROM replaced)
+                   UNION ALL
+                   SELECT error FROM new WHERE upload_log_id = log.id AND is_current AND state = 'failed') counted
+           ) failed)
+UPDATE dicom_upload_logs log
+   SET number_of_files = total.stored, total_size_bytes = total.size, is_deleted = total.is_deleted,
+       upload_status = CASE WHEN total.is_open THEN 'in_progress' WHEN total.failed = 0 THEN 'success'
+                            WHEN total.stored > 0 THEN 'partial' ELSE 'failed' END,
+       error_message = CASE WHEN total.failed = 0 THEN '' ELSE
+           format('%s of %s files failed: %s', total.failed, total.stored + total.failed, total.reasons) END,
+       upload_duration_seconds = log.upload_duration_seconds + total.seconds, file_names_stale = true
+  FROM total WHERE log.id = total.id
+""")  # noqa: S608
 _RECOUNT: Final = Prepared("""
 UPDATE dicom_upload_logs log
    SET number_of_files = counted.number, total_size_bytes = counted.size
@@ -171,12 +179,9 @@ class PostgresLedger:
 
     async def recount(self, upload_log_id: UUID) -> None:
         """Has the log say what its entries come to."""
-        await self._session.run(_LOCK_LOGS, ids=[upload_log_id])
+        await self._session.run(_LOCK_LOGS, logs=[upload_log_id])
         await self._session.run(_RECOUNT, log=upload_log_id)
-        nothing: dict[str, Any] = {"ids": [], "logs": [], "uids": [], "verified": []}
-        (known,) = await self._session.run(_LOCK_LOGS, ids=[upload_log_id])
-        (row,) = await self._session.run(_COUNT, **nothing, all_logs=[upload_log_id])
-        await self._session.run(_STAND, **_stand(row, known, 0.0))
+        await _settle(self._session, [], {upload_log_id: 0.0}, self._gateway_id)
 
     async def counts(self, orthanc_id: str) -> bool:
         """Whether a log counts the instance as stored."""
@@ -199,7 +204,7 @@ class PostgresLedger:
     async def forget_entry(self, entry: LedgerFile) -> None:
         """Has the entry's log count it no more."""
         assert entry.upload_log_id is not None  # noqa: S101 - a log counts it
-        await self._session.run(_LOCK_LOGS, ids=[entry.upload_log_id])
+        await self._session.run(_LOCK_LOGS, logs=[entry.upload_log_id])
         await self._session.execute(update(files).where(files.c.id == entry.id).values(is_current=False))
         await self.recount(entry.upload_log_id)
 
@@ -247,42 +252,47 @@ async def _finish(session: Session, steps: Sequence[Step], gateway_id: UUID) -> 
     for step in steps:
         if (log := step.file.upload_log_id) is not None:
             seconds[log] = seconds.get(log, 0.0) + step.seconds
-    known = {row.id: row for row in await session.run(_LOCK_LOGS, ids=sorted(seconds))}
-    await session.run(_FINISH, **_columns([step.file for step in steps], gateway_id))
+    await session.run(_LOCK_LOGS, logs=sorted(seconds))
     await _write_facts(session, steps)
-    for row in await session.run(_COUNT, **_counted(steps), all_logs=sorted(seconds)):
-        await session.run(_STAND, **_stand(row, known[row.id], seconds[row.id]))
+    beside, counting = _by_instance(steps)
+    if beside:
+        await _settle(session, beside, dict.fromkeys(seconds, 0.0), gateway_id)
+    await _settle(session, counting, seconds, gateway_id)
 
 
-def _counted(steps: Sequence[Step]) -> dict[str, Any]:
-    """The files that count: of several of one instance, the last that is stored, else the last."""
-    by_instance = {
-        (step.file.upload_log_id, step.file.sop_instance_uid): step.file
+def _by_instance(steps: Sequence[Step]) -> tuple[list[Step], list[Step]]:
+    """Of several steps of one instance, those that do not count, for another does: the last one that is stored, else
+    the last. And all other steps.
+    """
+    counting = {
+        _instance_of(step): step
         for step in sorted(steps, key=lambda step: step.file.state is FileState.VERIFIED)
-        if step.file.upload_log_id is not None and step.counts
+        if step.counts
     }
-    last = list(by_instance.values())
-    return {
-        "ids": [file.id for file in last],
-        "logs": [file.upload_log_id for file in last],
-        "uids": [cleaned(file.sop_instance_uid) for file in last],
-        "verified": [file.state is FileState.VERIFIED for file in last],
-    }
+    beside, others = [], []
+    for step in steps:
+        if counting.get(_instance_of(step), step) is step:
+            others.append(step)
+        else:
+            beside.append(replace(step, counts=False))
+    return beside, others
 
 
-def _stand(row: Row[Any] | Record, known: Row[Any] | Record, seconds: float) -> dict[str, Any]:
-    number, size = (0, 0) if known.is_deleted else (known.number_of_files, known.total_size_bytes)
-    number, size = number + row.number, int(size + row.size)
-    standing = Standing(stored=number, failed=row.failed, open=int(row.open), reasons=tuple(row.reasons or ()))
-    return {
-        "log": row.id,
-        "number": number,
-        "size": size,
-        "deleted": known.is_deleted and not row.is_stored,
-        "status": standing.status.value,
-        "message": standing.error_message,
-        "seconds": seconds,
-    }
+def _instance_of(step: Step) -> tuple[UUID | None, str]:
+    return step.file.upload_log_id, cleaned(step.file.sop_instance_uid)
+
+
+async def _settle(session: Session, steps: Sequence[Step], seconds: Mapping[UUID, float], gateway_id: UUID) -> None:
+    """Writes steps, of which at most one of each instance counts, and has logs, which took so long and are locked, say
+    what their entries come to.
+    """
+    await session.run(
+        _SETTLE,
+        **_columns([step.file for step in steps], gateway_id),
+        counts=[step.counts and step.file.upload_log_id is not None for step in steps],
+        logs=list(seconds),
+        seconds=list(seconds.values()),
+    )
 
 
 async def _write_facts(session: Session, steps: Sequence[Step]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from pacs_gateway.domain.ledger import ABANDONED, FileState, LedgerFile, Step
-from pacs_gateway.domain.upload_log import Standing, UploadLog, UploadStatus
+from pacs_gateway.domain.upload_log import UploadLog, UploadStatus
 
 if TYPE_CHECKING:
     from tests.unit.pacs_gateway.fake_database import FakeDatabase, FakeUnitOfWork
@@ -217,19 +217,19 @@ def _stand(database: FakeDatabase, log_id: UUID, seconds: float) -> None:
     counted = [one for one in files if one.id in database.current]
     stored = [one for one in counted if one.state is FileState.VERIFIED]
     failed = [one for one in counted if one.state is FileState.FAILED]
-    standing = Standing(
-        stored=len(stored),
-        failed=len(failed),
-        open=sum(one.is_open for one in files),
-        reasons=tuple(sorted({one.error for one in failed})),
-    )
+    total, reasons = len(stored) + len(failed), ", ".join(sorted({one.error for one in failed}))
+    status = UploadStatus.SUCCESS
+    if any(one.is_open for one in files):
+        status = UploadStatus.IN_PROGRESS
+    elif failed:
+        status = UploadStatus.PARTIAL if stored else UploadStatus.FAILED
     _change(
         database,
         log_id,
         number_of_files=len(stored),
         total_size_bytes=sum(one.stored.size_bytes for one in stored),
-        upload_status=standing.status,
-        error_message=standing.error_message,
+        upload_status=status,
+        error_message=f"{len(failed)} of {total} files failed: {reasons}" if failed else "",
         upload_duration_seconds=database.tables.logs[log_id].upload_duration_seconds + seconds,
     )
 

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from pacs_gateway.domain.tags import DicomTags, Edits, RecordReason
-from pacs_gateway.domain.upload_log import Standing, UploadLog, UploadStatus, log_for
+from pacs_gateway.domain.upload_log import UploadLog, UploadStatus, log_for
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 PATIENT, USER, ORDER = UUID(int=2), UUID(int=3), UUID(int=4)
@@ -24,21 +24,6 @@ def log_of(**changed: object) -> UploadLog:
         uploaded_at=NOW,
         **values,
     )
-
-
-@pytest.mark.parametrize(
-    ("standing", "status", "message"),
-    [
-        (Standing(stored=0, failed=0, open=1), UploadStatus.IN_PROGRESS, ""),
-        (Standing(stored=2, failed=0, open=0), UploadStatus.SUCCESS, ""),
-        (Standing(0, 1, 0, ("STORE_REFUSED",)), UploadStatus.FAILED, "1 of 1 files failed: STORE_REFUSED"),
-        (Standing(1, 2, 0, ("A", "B")), UploadStatus.PARTIAL, "2 of 3 files failed: A, B"),
-        (Standing(1, 2, 1, ("A", "B")), UploadStatus.IN_PROGRESS, "2 of 3 files failed: A, B"),
-    ],
-)
-def test_the_status_follows_from_the_files(standing: Standing, status: UploadStatus, message: str) -> None:
-    """A file on its way makes a log one in progress; else what is stored and what failed decide."""
-    assert (standing.status, standing.error_message) == (status, message)
 
 
 def test_a_log_holds_files_as_long_as_they_are_in_the_pacs() -> None:
