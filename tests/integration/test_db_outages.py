@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+import asyncpg
 import pytest
-from sqlalchemy.exc import IntegrityError
 
 from deploy.local.stack import Stack
 from pacs_gateway.adapters.db import PostgresDatabase
@@ -286,5 +286,5 @@ async def test_a_defect_does_not_pass_for_an_outage(migrated_url: str) -> None:
     async with migrated_database(migrated_url) as migrated, migrated.database.begin() as work:
         (patient,) = await work.patients.upsert([ENTRY])
         log = UploadLog(uuid4(), patient.id, None, uuid4(), "1.2", "manual", datetime(2026, 3, 1, tzinfo=UTC))
-        with pytest.raises(IntegrityError):
+        with pytest.raises(asyncpg.ForeignKeyViolationError):
             await work.upload_logs.save(log)

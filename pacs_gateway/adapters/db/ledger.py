@@ -9,12 +9,12 @@ from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Boolean, DateTime, Row, Uuid, and_, select, update
+from sqlalchemy import BigInteger, Boolean, DateTime, Row, Uuid
 
 from pacs_gateway.adapters.db.models import dicom_upload_files as files
 from pacs_gateway.adapters.db.models import dicom_upload_logs as logs
 from pacs_gateway.adapters.db.orders import PostgresOrders
-from pacs_gateway.adapters.db.prepared import Prepared, Record
+from pacs_gateway.adapters.db.prepared import Prepared, Record, setting
 from pacs_gateway.adapters.db.session import SHARE_REGISTRY, Session
 from pacs_gateway.adapters.db.texts import cleaned, fitted
 from pacs_gateway.domain.ledger import Content, FileState, LedgerFile, Step
@@ -136,6 +136,15 @@ SELECT file.* FROM dicom_upload_files file
                         WHERE gateway.id = file.gateway_id AND gateway.seen_at > now() - make_interval(secs => :lease)))
  ORDER BY file.received_at, file.id LIMIT :limit
 """)
+_ENTRY: Final = Prepared("SELECT * FROM dicom_upload_files WHERE id = :id")
+_OF_INSTANCE: Final = Prepared(f"""
+SELECT * FROM dicom_upload_files WHERE orthanc_id = :orthanc_id AND stored_md5 <> ''
+ ORDER BY received_at DESC, id LIMIT {_MOST_ENTRIES}
+""")  # noqa: S608
+_COUNTED: Final = Prepared("""
+SELECT 1 FROM dicom_upload_files WHERE orthanc_id = :orthanc_id AND is_current AND state = 'verified' LIMIT 1
+""")
+_FORGET: Final = Prepared("UPDATE dicom_upload_files SET is_current = false WHERE upload_log_id = :log AND is_current")
 _FORGET_INSTANCE: Final = Prepared("""
 WITH gone AS (
     UPDATE dicom_upload_files SET is_current = false
@@ -161,14 +170,12 @@ class PostgresLedger:
 
     async def of_instance(self, orthanc_id: str) -> Sequence[LedgerFile]:
         """Entries of an instance of which all has come, the newest first."""
-        found = select(files).where(files.c.orthanc_id == orthanc_id, files.c.stored_md5 != "")
-        found = found.order_by(files.c.received_at.desc(), files.c.id).limit(_MOST_ENTRIES)
-        return [entry_of(row) for row in (await self._session.execute(found)).all()]
+        return [entry_of(row) for row in await self._session.run(_OF_INSTANCE, orthanc_id=orthanc_id)]
 
     async def get(self, entry_id: UUID) -> LedgerFile | None:
         """The entry with this id."""
-        row = (await self._session.execute(select(files).where(files.c.id == entry_id))).one_or_none()
-        return entry_of(row) if row is not None else None
+        rows = await self._session.run(_ENTRY, id=entry_id)
+        return entry_of(rows[0]) if rows else None
 
     async def orphans(self, *, lease_seconds: float, limit: int) -> Sequence[LedgerFile]:
         """Open entries of which no gateway says any more what becomes of them, the oldest first. One that is older than
@@ -179,22 +186,18 @@ class PostgresLedger:
 
     async def recount(self, upload_log_id: UUID) -> None:
         """Has the log say what its entries come to."""
-        await self._session.run(_LOCK_LOGS, logs=[upload_log_id])
+        await self._session.run_sharing(_LOCK_LOGS, logs=[upload_log_id])
         await self._session.run(_RECOUNT, log=upload_log_id)
         await _settle(self._session, [], {upload_log_id: 0.0}, self._gateway_id)
 
     async def counts(self, orthanc_id: str) -> bool:
         """Whether a log counts the instance as stored."""
-        found = select(files.c.id).where(
-            files.c.orthanc_id == orthanc_id, files.c.is_current, files.c.state == FileState.VERIFIED.value
-        )
-        return (await self._session.execute(found.limit(1))).first() is not None
+        return bool(await self._session.run(_COUNTED, orthanc_id=orthanc_id))
 
     async def forget(self, upload_log_id: UUID) -> None:
         """Has the log count no file any more. What it says itself changes with its next file."""
         await self._session.share_registry()
-        counted = and_(files.c.upload_log_id == upload_log_id, files.c.is_current)
-        await self._session.execute(update(files).where(counted).values(is_current=False))
+        await self._session.run(_FORGET, log=upload_log_id)
 
     async def forget_instance(self, orthanc_id: str) -> None:
         """Has no log count the instance any more."""
@@ -204,8 +207,8 @@ class PostgresLedger:
     async def forget_entry(self, entry: LedgerFile) -> None:
         """Has the entry's log count it no more."""
         assert entry.upload_log_id is not None  # noqa: S101 - a log counts it
-        await self._session.run(_LOCK_LOGS, logs=[entry.upload_log_id])
-        await self._session.execute(update(files).where(files.c.id == entry.id).values(is_current=False))
+        await self._session.run_sharing(_LOCK_LOGS, logs=[entry.upload_log_id])
+        await self._session.run(setting(files.name, "is_current"), id=entry.id, is_current=False)
         await self.recount(entry.upload_log_id)
 
 
@@ -213,7 +216,7 @@ async def write_steps(session: Session, steps: Sequence[Step], gateway_id: UUID)
     """Adds steps, in order. For each the other entries of its instance that are open, or counted as stored, and of
     which all has come; none for one that is finished.
     """
-    rivals = await _begin(session.run, [step.file for step in steps if step.file.is_open], gateway_id)
+    rivals = await _begin(session.run_sharing, [step.file for step in steps if step.file.is_open], gateway_id)
     await _finish(session, [step for step in steps if not step.file.is_open], gateway_id)
     return _of_each(steps, rivals)
 
@@ -252,7 +255,7 @@ async def _finish(session: Session, steps: Sequence[Step], gateway_id: UUID) -> 
     for step in steps:
         if (log := step.file.upload_log_id) is not None:
             seconds[log] = seconds.get(log, 0.0) + step.seconds
-    await session.run(_LOCK_LOGS, logs=sorted(seconds))
+    await session.run_sharing(_LOCK_LOGS, logs=sorted(seconds))
     await _write_facts(session, steps)
     beside, counting = _by_instance(steps)
     if beside:
@@ -305,7 +308,7 @@ async def _write_facts(session: Session, steps: Sequence[Step]) -> None:
                 names = ("modified_patient_id", "modified_patient_name", "modified_accession_number")
                 values |= {name: fitted(logs.c[name], getattr(facts, name)) for name in names}
                 values |= {"tags_modified": True}
-            await session.execute(update(logs).where(logs.c.id == step.file.upload_log_id).values(values))
+            await session.run(setting(logs.name, *values), id=step.file.upload_log_id, **values)
         if step.order_id is not None and step.order_study is not None:
             await PostgresOrders(session).fill(step.order_id, step.order_study)
 

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from pacs_gateway.adapters.db.models import orders, patients
 from pacs_gateway.adapters.db.pages import EMPTY, page_by_id
-from pacs_gateway.adapters.db.prepared import Prepared, Record
+from pacs_gateway.adapters.db.prepared import Prepared, Record, setting
 from pacs_gateway.adapters.db.session import Session
 from pacs_gateway.adapters.db.texts import fitted, refuse_unstorable, storable
 from pacs_gateway.adapters.db.upserts import Known, Wanted, one_of, plan, write
@@ -72,7 +72,7 @@ class PostgresOrders:
             "upload_source": study.upload_source,
         }
         await self._session.share_registry()
-        await self._session.execute(update(orders).where(orders.c.id == order_id).values(values))
+        await self._session.run(setting(orders.name, *values), id=order_id, **values)
 
     async def clear(self, study_instance_uid: str) -> None:
         """Empties the DICOM fields of the orders that this study was uploaded for."""

@@ -5,7 +5,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Row, String, Uuid, any_, bindparam, delete, or_, select, update
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from pacs_gateway.adapters.db.models import (
     dicom_quarantine,
@@ -28,6 +28,9 @@ _BY_MRN: Final = Prepared(select(patients).where(patients.c.mrn == any_(bindpara
 
 # In the order in which Patient has them.
 _FIELDS: Final = ("id", "mrn", "full_name", "birth_date", "sex", "is_provisional")
+_ADD: Final = Prepared(
+    f"INSERT INTO patients ({', '.join(_FIELDS)}) VALUES (:{', :'.join(_FIELDS)}) ON CONFLICT (mrn) DO NOTHING"  # noqa: S608
+)
 
 
 class PostgresPatients:
@@ -59,9 +62,8 @@ class PostgresPatients:
             raise InvalidFieldError(Violation("PatientID", "cannot be the MRN of a patient: at most 64 characters"))
         await self._session.share_registry()
         row = _row(patient) | {"is_provisional": True, "full_name": fitted(patients.c.full_name, patient.full_name)}
-        await self._session.execute(insert(patients).values(row).on_conflict_do_nothing(index_elements=["mrn"]))
-        found = await self._session.execute(select(patients).where(patients.c.mrn == patient.mrn))
-        return patient_of(found.one())
+        await self._session.run(_ADD, **row)
+        return (await self.by_mrn([patient.mrn]))[patient.mrn]
 
     async def upsert(self, entries: Sequence[PatientEntry]) -> Sequence[Patient]:
         """Makes or changes patients, in order. Raises REGISTRY_CONFLICT.

@@ -5,6 +5,7 @@ times the work of the exchange with the server. What every upload asks and says 
 """
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final
 
 import asyncpg
@@ -31,6 +32,13 @@ class Prepared:
     def arguments(self, values: Mapping[str, Any]) -> list[Any]:
         """The values of its parameters, in order."""
         return [values[name] if name in values else self._fixed[name] for name in self._names]
+
+
+@cache
+def setting(table: str, *columns: str) -> Prepared:
+    """The statement that sets columns of the row with this id: `id` and each column are its parameters."""
+    changed = ", ".join(f"{name} = :{name}" for name in columns)
+    return Prepared(f"UPDATE {table} SET {changed} WHERE id = :id")  # noqa: S608 - names of the schema
 
 
 class Record(asyncpg.Record):  # type: ignore[misc]

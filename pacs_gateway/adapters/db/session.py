@@ -130,6 +130,12 @@ class Session:
         rows: Sequence[Record] = await self._ask(self._driver.fetch(statement.sql, *statement.arguments(values)))
         return rows
 
+    async def run_sharing(self, statement: Prepared, **values: Any) -> Sequence[Record]:
+        """As `run`, of a statement that itself shares the registry before it locks a row."""
+        rows = await self.run(statement, **values)
+        self._shares_registry = True
+        return rows
+
     async def run_alone(self, statement: Prepared, **values: Any) -> Sequence[Record]:
         """The rows that a statement gives which is a transaction by itself: what it changes lasts when this returns.
         Raises DATABASE_UNAVAILABLE, after which it is unknown whether it does.

@@ -5,18 +5,18 @@ from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
+import asyncpg
 from sqlalchemy import Row, Select, String, any_, bindparam, exists, func, or_, select, text, true, update
 from sqlalchemy.dialects.postgresql import ARRAY, insert
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql import ColumnElement
 
-from pacs_gateway.adapters.db.failures import constraint, overtaken
+from pacs_gateway.adapters.db.failures import overtaken
 from pacs_gateway.adapters.db.models import dicom_upload_files as files
 from pacs_gateway.adapters.db.models import dicom_upload_logs as logs
 from pacs_gateway.adapters.db.models import study_deletions as deletions
 from pacs_gateway.adapters.db.models import users
 from pacs_gateway.adapters.db.pages import EMPTY, count, page_of, time_and_id
-from pacs_gateway.adapters.db.prepared import Prepared, Record
+from pacs_gateway.adapters.db.prepared import Prepared, Record, setting
 from pacs_gateway.adapters.db.session import Session
 from pacs_gateway.adapters.db.texts import cleaned, fitted, storable
 from pacs_gateway.domain.paging import Page, PageRequest
@@ -80,6 +80,11 @@ UPDATE dicom_upload_logs log
 _OF_STUDIES: Final = Prepared(
     select(*SHOWN).where(logs.c.study_instance_uid == any_(bindparam("study_uids", type_=ARRAY(String))))
 )
+_SAVED: Final = (*_PLAIN, *_QUOTED, "upload_status", "error_message")
+_SAVE: Final = Prepared(f"""
+INSERT INTO dicom_upload_logs ({", ".join(_SAVED)}) VALUES (:{", :".join(_SAVED)})
+    ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _SAVED)}
+""")  # noqa: S608 - the names are those of the table
 _LINKS: Final = Prepared(
     select(logs.c.orthanc_study_id, logs.c.patient_id, logs.c.order_id).where(
         logs.c.orthanc_study_id == any_(bindparam("orthanc_study_ids", type_=ARRAY(String))), ~logs.c.is_deleted
@@ -127,15 +132,14 @@ class PostgresUploadLogs:
         values = _row(log)
         try:
             if known is None:
-                statement = insert(logs).values(values).on_conflict_do_update(index_elements=["id"], set_=values)
-                await self._session.execute(statement)
+                await self._session.run(_SAVE, **values)
             else:
                 before = _row(known)
                 changed = {name: value for name, value in values.items() if before[name] != value}
                 if changed:
-                    await self._session.execute(update(logs).where(logs.c.id == log.id).values(changed))
-        except IntegrityError as error:
-            if constraint(error) == "fk_dicom_upload_logs_patient_id_patients":
+                    await self._session.run(setting(logs.name, *changed), id=log.id, **changed)
+        except asyncpg.IntegrityConstraintViolationError as error:
+            if error.constraint_name == "fk_dicom_upload_logs_patient_id_patients":
                 raise overtaken() from error
             raise
         self._known[log.id] = log
