@@ -16,7 +16,7 @@ from pacs_gateway.domain.paging import PageRequest
 from pacs_gateway.domain.registry import OrderEntry, OrderStudy, Patient, PatientEntry, Role, UserEntry
 from pacs_gateway.domain.upload_log import UploadLog
 from service_runtime.errors import Reason, ServiceError
-from tests.integration.databases import Migrated, migrated_database
+from tests.integration.databases import Migrated, connected, copy_of, migrated_database
 from tests.integration.ledger_files import file_of, verified
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -262,6 +262,36 @@ async def test_a_cancelled_transaction_is_rolled_back_and_gives_its_connection_b
             assert await second.patients.by_mrn(["1"]) == {}
     finally:
         await database.close()
+
+
+async def test_connections_are_kept_and_used_again(migrated_url: str) -> None:
+    """However many units of work there are, committed, rolled back or broken off, those at a time share so many
+    connections.
+    """
+    pids = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() ORDER BY pid"
+    )
+    async with copy_of(migrated_url) as url, connected(url) as connection:
+        database = PostgresDatabase(url, pool_size=3)
+
+        async def work(number: int) -> None:
+            async with database.begin() as work:
+                await work.patients.upsert([entry(str(number))])
+                if number % 2:
+                    await work.commit()
+                if number % 5 == 4:
+                    raise ZeroDivisionError
+
+        try:
+            await asyncio.gather(*map(work, range(30)), return_exceptions=True)
+            before = await connection.fetch(pids)
+            await asyncio.gather(*map(work, range(30, 40)), return_exceptions=True)
+            async with database.begin() as last:
+                assert set(await last.patients.by_mrn(list(map(str, range(40))))) == {str(n) for n in range(1, 40, 2)}
+            assert await connection.fetch(pids) == before
+            assert len(before) == 3
+        finally:
+            await database.close()
 
 
 async def test_more_work_than_connections_waits_and_then_is_told(migrated: Migrated) -> None:

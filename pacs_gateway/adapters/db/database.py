@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final
 from uuid import UUID
 
+from sqlalchemy import NullPool
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from pacs_gateway.adapters.db.engine import connector
@@ -17,6 +18,7 @@ from pacs_gateway.adapters.db.lookups import look_up
 from pacs_gateway.adapters.db.models import SCHEMA_REVISION
 from pacs_gateway.adapters.db.orders import PostgresOrders
 from pacs_gateway.adapters.db.patients import PostgresPatients
+from pacs_gateway.adapters.db.pool import Pool
 from pacs_gateway.adapters.db.prepared import Prepared
 from pacs_gateway.adapters.db.quarantine import PostgresQuarantine
 from pacs_gateway.adapters.db.requests import PostgresRequests
@@ -39,7 +41,7 @@ from pacs_gateway.use_cases.ports import (
 )
 from pacs_gateway.use_cases.quarantine_ports import QuarantineEntries
 
-_POOL_SECONDS: Final = 5
+_LEAD_SECONDS: Final = 5
 _CLOSE_SECONDS: Final = 5
 _CONNECT_SECONDS: Final = 6
 # Beside the pairs of Session.
@@ -104,10 +106,10 @@ class PostgresDatabase:
         more for the ledger, one for finding users and one for `look_up`, each at its first use.
         """
         self._connect = connector(url, settings=SERVER_SETTINGS)
-        self._engine = _engine(url, pool_size)
+        self._pool = Pool(_engine(url), size=pool_size)
         # A connection of its own: those who wait for the ledger may hold all the others meanwhile.
-        self._ledger_engine = _engine(url, 1)
-        self.ledger = PostgresGroupLedger(self._ledger_engine)
+        self._ledger_pool = Pool(_engine(url), size=1)
+        self.ledger = PostgresGroupLedger(self._ledger_pool)
         self._users = UserLookup(self._connect)
         self._lookups = KeptConnection(self._connect)
 
@@ -119,13 +121,13 @@ class PostgresDatabase:
         # A server that hangs does not say goodbye.
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await self._engine.dispose()
-                await self._ledger_engine.dispose()
+                await self._pool.close()
+                await self._ledger_pool.close()
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[UnitOfWork]:
         """A new unit of work. What it has not committed when it ends is rolled back."""
-        session = await Session.open(self._engine)
+        session = await Session.open(self._pool)
         try:
             yield PostgresUnitOfWork(session, self.ledger.gateway_id)
         finally:
@@ -149,7 +151,7 @@ class PostgresDatabase:
         async with deadline(_CONNECT_SECONDS):
             connection = await self._connect()
         try:
-            async with deadline(_POOL_SECONDS):
+            async with deadline(_LEAD_SECONDS):
                 leads = await connection.fetchval(_LEAD)
             yield bool(leads)
         finally:
@@ -157,7 +159,7 @@ class PostgresDatabase:
 
     async def check(self) -> str:
         """The server's version. Raises DATABASE_UNAVAILABLE also when the migrations have not been run."""
-        session = await Session.open(self._engine)
+        session = await Session.open(self._pool)
         try:
             (server,) = await session.run(_VERSION)
             revisions = [row.version_num for row in await session.run(_REVISIONS)]
@@ -168,14 +170,11 @@ class PostgresDatabase:
         return str(server.version)
 
 
-def _engine(url: str, pool_size: int) -> AsyncEngine:
+def _engine(url: str) -> AsyncEngine:
     return create_async_engine(
         "postgresql+asyncpg://",
         async_creator=connector(url, settings=SERVER_SETTINGS),
-        pool_size=pool_size,
-        max_overflow=0,
-        pool_timeout=_POOL_SECONDS,
-        pool_use_lifo=True,
+        poolclass=NullPool,
         # A session begins and ends its transactions itself.
         isolation_level="AUTOCOMMIT",
         pool_reset_on_return=None,

@@ -5,9 +5,8 @@ from contextlib import asynccontextmanager
 from typing import Final
 from uuid import UUID, uuid4
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from pacs_gateway.adapters.db.ledger import write_begun, write_steps
+from pacs_gateway.adapters.db.pool import Pool
 from pacs_gateway.adapters.db.prepared import Prepared
 from pacs_gateway.adapters.db.session import Session
 from pacs_gateway.domain.ledger import ABANDONED, LedgerFile, Step
@@ -29,10 +28,10 @@ _BURY: Final = Prepared("DELETE FROM gateways WHERE seen_at < now() - interval '
 class PostgresGroupLedger:
     """The port `Ledger`."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, pool: Pool) -> None:
         self.gateway_id = uuid4()
         self.abandoned: set[UUID] = set()
-        self._engine = engine
+        self._pool = pool
         # Whether it has given a sign of life: before its first entry, at the latest.
         self._signed = False
         self._writer: Grouping[Step, Sequence[LedgerFile]] = Grouping(self._write_all)
@@ -88,7 +87,7 @@ class PostgresGroupLedger:
 
     @asynccontextmanager
     async def _session(self, *, begins: bool = True) -> AsyncIterator[Session]:
-        session = await Session.open(self._engine, begins=begins)
+        session = await Session.open(self._pool, begins=begins)
         try:
             yield session
         finally:

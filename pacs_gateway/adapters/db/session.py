@@ -6,9 +6,10 @@ from typing import Any, Final, Self, TypeVar
 
 import asyncpg
 from sqlalchemy import CursorResult, Executable
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pacs_gateway.adapters.db.failures import deadline, is_away, unavailable
+from pacs_gateway.adapters.db.pool import Pool
 from pacs_gateway.adapters.db.prepared import Prepared, Record
 
 T = TypeVar("T")
@@ -68,8 +69,9 @@ class Session:
     that the other holds, and they cannot deadlock.
     """
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: AsyncConnection, pool: Pool) -> None:
         self._connection = connection
+        self._pool = pool
         sync = connection.sync_connection
         assert sync is not None  # noqa: S101 - it is connected
         self._driver: Any = sync.connection.driver_connection
@@ -78,14 +80,14 @@ class Session:
         self._shares_registry = False
 
     @classmethod
-    async def open(cls, engine: AsyncEngine, *, begins: bool = True) -> Self:
+    async def open(cls, pool: Pool, *, begins: bool = True) -> Self:
         """Takes a connection, and begins: one that does not is for `run_alone`. Raises DATABASE_UNAVAILABLE."""
         async with deadline(_CONNECT_SECONDS):
             if not begins:
-                return cls(await engine.connect())
+                return cls(await pool.take(), pool)
             # The pool cannot tell which of its connections the server has closed meanwhile: beginning does.
             while True:
-                session = cls(await engine.connect())
+                session = cls(await pool.take(), pool)
                 try:
                     await session.begin()
                 except BaseException as error:
@@ -110,7 +112,10 @@ class Session:
 
     async def close(self) -> None:
         """Rolls back what is not committed and gives the connection back, also when the caller is cancelled."""
-        await asyncio.shield(asyncio.ensure_future(self._close()))
+        if self._begun or self._driver.is_closed() or self._connection.in_transaction():
+            await asyncio.shield(asyncio.ensure_future(self._close()))
+        else:
+            self._pool.give_back(self._connection)
 
     async def execute(
         self, statement: Executable, rows: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
@@ -207,7 +212,13 @@ class Session:
                 # On one that is closed this fails, and so keeps it out of the pool.
                 if self._begun or self._driver.is_closed():
                     await self._driver.execute("ROLLBACK")
-        except Exception:  # noqa: BLE001 - whatever it is: the server forgets a transaction whose connection is gone
-            await self._connection.invalidate()
-        finally:
-            await self._connection.close()
+                # SQLAlchemy thinks that it has begun one, too. The server is asked for nothing.
+                if self._connection.in_transaction():
+                    await self._connection.rollback()
+        except BaseException as error:
+            # Whatever it is: the server forgets a transaction whose connection is gone.
+            await self._pool.drop(self._connection)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            self._pool.give_back(self._connection)
