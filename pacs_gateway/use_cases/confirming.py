@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
-from uuid import UUID
 
 from pacs_gateway.domain.ledger import Content, LedgerFile, Step
 from pacs_gateway.domain.matching import expect_filed_as, expect_of_patient, is_study_of, other_patient
@@ -109,13 +108,20 @@ class Confirming:
         """What each file came to."""
         async with self._database.begin() as work:
             shared = await work.share_studies({sent.study_uid for sent in group})
-            logs = await work.upload_logs.by_study(shared)
+            # Of all others it was known already when they were accepted: what holds of them now is seen below.
+            begun = {sent.study_uid for sent in group if sent.accepted.known_to_ledger and sent.study_uid in shared}
+            logs = await work.upload_logs.by_study(begun) if begun else {}
             # The first of a study that holds nothing yet makes it one that others can go together in.
             firsts = {sent.study_uid: sent for sent in reversed(group) if sent.study_uid in shared}
             outcomes: list[_Outcome] = [
                 _Apart.CHANGED if firsts.get(sent.study_uid) is sent else _Apart.LOCKED for sent in group
             ]
-            ready = [place for place, sent in enumerate(group) if _is_as_it_was(logs.get(sent.study_uid), sent)]
+            ready = [
+                place
+                for place, sent in enumerate(group)
+                if sent.study_uid in shared
+                and (not sent.accepted.known_to_ledger or _is_as_it_was(logs.get(sent.study_uid), sent))
+            ]
             noted = await asyncio.gather(*(self._noted(group[place]) for place in ready))
             contents: dict[int, Content] = {}
             for place, held in zip(ready, noted, strict=True):
@@ -126,14 +132,17 @@ class Confirming:
                         contents[place] = await _content(work, group[place], held)
                     except (ServiceError, HeldError) as error:
                         outcomes[place] = error
-            refused, studies = await self._order_studies(work, {place: group[place] for place in contents})
+            refused, counts = await self._expect_orders(work, {place: group[place] for place in contents})
+            # Held last, and for as short as can be: whatever begins, or ends, in these studies waits for it.
+            logs = await work.upload_logs.hold({group[place].study_uid for place in contents}) if contents else {}
+            known = [place for place in contents if _is_as_it_was(logs.get(group[place].study_uid), group[place])]
+            stored = {place: group[place] for place in known if place not in refused}
+            studies = self._order_studies(stored, counts)
+            for place in refused.keys() & known:
+                outcomes[place] = refused[place]
             steps = []
-            for place, content in contents.items():
-                if place in refused:
-                    outcomes[place] = refused[place]
-                    continue
-                sent = group[place]
-                step = self._step(sent, logs[sent.study_uid], content, studies.get(place))
+            for place, sent in stored.items():
+                step = self._step(sent, logs[sent.study_uid], contents[place], studies.get(place))
                 steps.append(step)
                 outcomes[place] = Confirmed(step.file, sent.accepted.patient)
             if steps:
@@ -156,11 +165,11 @@ class Confirming:
             log = begun_log(known, patient, accepted.original, sent.entry)
             if log != known:
                 await work.upload_logs.save(log)
-            accepted = replace(accepted, patient=patient)
-            refused, studies = await self._order_studies(work, {0: replace(sent, accepted=accepted)})
+            alone = {0: replace(sent, accepted=replace(accepted, patient=patient))}
+            refused, counts = await self._expect_orders(work, alone)
             if refused:
                 raise refused[0]
-            step = self._step(sent, log, content, studies.get(0))
+            step = self._step(sent, log, content, self._order_studies(alone, counts).get(0))
             await work.ledger.write(step)
             await work.commit()
         return Confirmed(step.file, patient)
@@ -188,11 +197,11 @@ class Confirming:
             seconds=time.monotonic() - sent.began,
         )
 
-    async def _order_studies(
+    async def _expect_orders(
         self, work: UnitOfWork, group: Mapping[int, Sent]
-    ) -> tuple[Mapping[int, ServiceError], Mapping[int, OrderStudy]]:
-        """Which files may not be stored for their orders, and what each order is to say of its study, told with the
-        last of its files. Under the orders' locks, so that the last count is the one that stays.
+    ) -> tuple[Mapping[int, ServiceError], Mapping[str, Counts]]:
+        """Which files may not be stored for their orders, and what the studies of those with orders hold. From here on
+        the orders are locked, so that the last count is the one that stays.
         """
         with_order = {place: sent for place, sent in group.items() if sent.accepted.order is not None}
         if not with_order:
@@ -203,7 +212,6 @@ class Confirming:
             orders[order_id] = await work.orders.get(order_id) or orders[order_id]
         counts = await self._pacs.counts({sent.study_uid for sent in with_order.values()})
         refused: dict[int, ServiceError] = {}
-        last: dict[UUID | None, int] = {}
         for place, sent in with_order.items():
             order = orders[order_of(sent.accepted)]
             assert order is not None  # noqa: S101 - those without were left out
@@ -213,9 +221,12 @@ class Confirming:
                     raise unverified()
             except ServiceError as error:
                 refused[place] = error
-            else:
-                last[order.id] = place
-        return refused, {place: self._order_study(group[place], counts) for place in last.values()}
+        return refused, counts
+
+    def _order_studies(self, group: Mapping[int, Sent], counts: Mapping[str, Counts]) -> Mapping[int, OrderStudy]:
+        """What each order is to say of its study, told with the last of its files."""
+        last = {order_of(sent.accepted): place for place, sent in group.items() if sent.accepted.order is not None}
+        return {place: self._order_study(group[place], counts) for place in last.values()}
 
     def _order_study(self, sent: Sent, counts: Mapping[str, Counts]) -> OrderStudy:
         tags = sent.accepted.tags

@@ -215,6 +215,9 @@ class UploadLogs(Protocol):
     async def by_study(self, study_uids: Collection[str]) -> Mapping[str, UploadLog]:
         """The logs of these studies, by StudyInstanceUID."""
 
+    async def hold(self, study_uids: Collection[str]) -> Mapping[str, UploadLog]:
+        """The logs of these studies, by StudyInstanceUID: nobody else changes them until the end of the transaction."""
+
     async def links(self, orthanc_study_ids: Collection[str]) -> Mapping[str, StudyLink]:
         """What these studies were uploaded for, by Orthanc's id, for one StudyInstanceUID may stand under several
         PatientIDs; nothing for those that were deleted since.

@@ -338,6 +338,21 @@ async def test_a_step_within_a_transaction_lasts_with_it(world: World) -> None:
     assert await _count_files(world.url) == 1
 
 
+async def test_a_log_that_is_held_is_nobody_elses_until_the_end(world: World) -> None:
+    """Who holds logs reads them as they are, and writes their files; who writes to one meanwhile waits."""
+    await world.write(verified(file_of(world.log, 1)))
+    async with world.database.begin() as work:
+        held = await work.upload_logs.hold(["1.2.3", "nowhere", "", "\0"])
+        assert held == {"1.2.3": await world.read()}
+        waiting = asyncio.create_task(world.write(file_of(world.log, 3)))
+        await work.ledger.write(Step(verified(file_of(world.log, 2))))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        await work.commit()
+    await waiting
+    assert (await world.stands())[:2] == ("in_progress", 2)
+
+
 async def test_a_file_that_does_not_count_leaves_the_log_as_it_is(world: World) -> None:
     """A file that was kept out, or is another patient's, is in the ledger and not in the log."""
     file = file_of(world.log, 1)

@@ -255,7 +255,8 @@ async def _finish(session: Session, steps: Sequence[Step], gateway_id: UUID) -> 
     for step in steps:
         if (log := step.file.upload_log_id) is not None:
             seconds[log] = seconds.get(log, 0.0) + step.seconds
-    await session.run_sharing(_LOCK_LOGS, logs=sorted(seconds))
+    if not seconds or not session.held_logs.issuperset(seconds):
+        await session.run_sharing(_LOCK_LOGS, logs=sorted(seconds))
     await _write_facts(session, steps)
     beside, counting = _by_instance(steps)
     if beside:

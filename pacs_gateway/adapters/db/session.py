@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from typing import Any, Final, Self, TypeVar
+from uuid import UUID
 
 import asyncpg
 from sqlalchemy import CursorResult, Executable
@@ -78,6 +79,8 @@ class Session:
         self._begun = False
         self._plans_for_values = False
         self._shares_registry = False
+        # The logs (id) whose rows are locked until the end of the transaction.
+        self.held_logs: set[UUID] = set()
 
     @classmethod
     async def open(cls, pool: Pool, *, begins: bool = True) -> Self:
@@ -160,6 +163,7 @@ class Session:
         if await self._ask(self._driver.execute("COMMIT")) != "COMMIT":
             raise unavailable()
         self._begun = self._plans_for_values = self._shares_registry = False
+        self.held_logs.clear()
 
     async def share_registry(self) -> None:
         """Waits until no upsert of patients or orders is under way, and holds the next one up. To be called before each

@@ -17,7 +17,7 @@ from pacs_gateway.adapters.db.models import study_deletions as deletions
 from pacs_gateway.adapters.db.models import users
 from pacs_gateway.adapters.db.pages import EMPTY, count, page_of, time_and_id
 from pacs_gateway.adapters.db.prepared import Prepared, Record, setting
-from pacs_gateway.adapters.db.session import Session
+from pacs_gateway.adapters.db.session import SHARE_REGISTRY, Session
 from pacs_gateway.adapters.db.texts import cleaned, fitted, storable
 from pacs_gateway.domain.paging import Page, PageRequest
 from pacs_gateway.domain.study import StudyLink
@@ -80,6 +80,12 @@ UPDATE dicom_upload_logs log
 _OF_STUDIES: Final = Prepared(
     select(*SHOWN).where(logs.c.study_instance_uid == any_(bindparam("study_uids", type_=ARRAY(String))))
 )
+# As the ledger locks logs before it counts.
+_HOLD: Final = Prepared(f"""
+SELECT {", ".join(column.name for column in SHOWN)} FROM dicom_upload_logs
+ WHERE study_instance_uid = ANY(CAST(:study_uids AS text[])) AND ({SHARE_REGISTRY})::text IS NOT NULL
+ ORDER BY id FOR NO KEY UPDATE
+""")  # noqa: S608 - the names are those of the table
 _SAVED: Final = (*_PLAIN, *_QUOTED, "upload_status", "error_message")
 _SAVE: Final = Prepared(f"""
 INSERT INTO dicom_upload_logs ({", ".join(_SAVED)}) VALUES (:{", :".join(_SAVED)})
@@ -107,6 +113,14 @@ class PostgresUploadLogs:
         wanted = [uid for uid in study_uids if uid and storable(uid)]
         rows = await self._session.run(_OF_STUDIES, study_uids=wanted) if wanted else []
         found = [log_of(row) for row in rows]
+        self.read(found)
+        return {log.study_instance_uid: log for log in found}
+
+    async def hold(self, study_uids: Collection[str]) -> Mapping[str, UploadLog]:
+        """The logs of these studies, by StudyInstanceUID: nobody else changes them until the end of the transaction."""
+        wanted = [uid for uid in study_uids if uid and storable(uid)]
+        found = [log_of(row) for row in await self._session.run_sharing(_HOLD, study_uids=wanted)]
+        self._session.held_logs.update(log.id for log in found)
         self.read(found)
         return {log.study_instance_uid: log for log in found}
 

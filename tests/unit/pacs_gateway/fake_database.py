@@ -381,6 +381,10 @@ class FakeUploadLogs:
         rows = (await self._work.rows("logs")).values()
         return {row.study_instance_uid: row for row in rows if row.study_instance_uid in study_uids}
 
+    async def hold(self, study_uids: Collection[str]) -> Mapping[str, UploadLog]:
+        """The logs of these studies."""
+        return await self.by_study(study_uids)
+
     async def links(self, orthanc_study_ids: Collection[str]) -> Mapping[str, StudyLink]:
         """What these studies were uploaded for."""
         logs = (await self._work.rows("logs")).values()

@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
+from uuid import UUID
 
 from google.api.httpbody_pb2 import HttpBody
 
+from pacs_gateway.domain.registry import Order, PatientEntry
 from pacs_gateway.domain.upload import FileStatus, OnConflict, StoredFile, UploadOptions
 from pacs_gateway.use_cases.uploads import Upload
 from ris.pacs.v1.upload_service_pb2 import UploadMultipleRequest, UploadMultipleResponse
@@ -101,6 +103,32 @@ async def test_a_file_that_the_pacs_cannot_tell_of_fails_alone(world: World) -> 
     assert error.reason is Reason.ORTHANC_UNAVAILABLE
     assert world.log().number_of_files == 5
     assert sum(one.is_open for one in world.database.tables.files.values()) == 1
+
+
+async def test_a_study_that_changes_while_its_files_are_looked_at_is_seen_as_it_is(world: World) -> None:
+    """Where the RIS gives the patient its id meanwhile, the files are stored for the patient with it, and the order."""
+    theirs = UUID(int=77)
+    unknown = {"patient_id": "N1", "patient_name": "New^Nina"}
+    await world.send(tags_of(sop_instance_uid="1.2.3.1.99", **unknown))
+    order = Order(UUID(int=78), world.log().patient_id, "N-1", "CT", "new")
+    world.database.tables.orders[order.id] = order
+    upload = await upload_of(world, order_id=order.id)
+    gate = Gate()
+    world.pacs.hooks.at("fingerprint", gate)
+    sending = [
+        asyncio.create_task(send(upload, file_of(tags_of(sop_instance_uid=f"1.2.3.1.{number}", **unknown))))
+        for number in range(3)
+    ]
+    await gate.reached.wait()
+    async with world.database.begin() as work:
+        await work.patients.upsert([PatientEntry("N1", "New^Nina", None, "", theirs)])
+        await work.commit()
+    gate.opened.set()
+    assert {(await one).patient_id for one in sending} == {theirs}
+    assert (world.log().patient_id, world.log().number_of_files) == (theirs, 4)
+    study = world.database.tables.orders[order.id].study
+    assert study is not None
+    assert study.number_of_images == 4
 
 
 async def test_a_deletion_comes_before_or_after_all_of_them(world: World) -> None:
