@@ -10,15 +10,14 @@ from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import text
-
 from pacs_gateway.__main__ import main
 from pacs_gateway.adapters.db import database
 from pacs_gateway.adapters.db.group_ledger import PostgresGroupLedger
 from pacs_gateway.adapters.db.ledger import PostgresLedger
+from pacs_gateway.adapters.db.prepared import Prepared
 from pacs_gateway.domain.ledger import LedgerFile, Step
 
-_COUNT: Final = text("""
+_COUNT: Final = Prepared("""
 UPDATE dicom_upload_logs
    SET number_of_files = number_of_files + :number, total_size_bytes = total_size_bytes + :size,
        upload_duration_seconds = upload_duration_seconds + :seconds, upload_status = 'success'
@@ -50,8 +49,8 @@ class LogsAlone(PostgresLedger):
                 count["number"] += 1
                 count["size"] += step.file.stored.size_bytes
                 count["seconds"] += step.seconds
-        if counts:
-            await self._session.execute(_COUNT, list(counts.values()))
+        for count in counts.values():
+            await self._session.run(_COUNT, **count)
 
 
 if __name__ == "__main__":
