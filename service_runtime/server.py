@@ -93,6 +93,7 @@ def run(name: str, listen: str, settings: SettingsT, build: Build[SettingsT]) ->
 
 def _supervise(name: str, listen: str, settings: SettingsT, build: Build[SettingsT]) -> int:
     """Runs the workers; ends them all, with status 1, when one ends that was not told to."""
+    _collect_from_here_on()
     _expect_free(listen)
     spawn = multiprocessing.get_context("spawn")
     workers: list[BaseProcess] = [
@@ -144,8 +145,13 @@ def _work(name: str, listen: str, settings: SettingsT, build: Build[SettingsT], 
 async def _serve_alone(listen: str, settings: SettingsT, build: Build[SettingsT]) -> None:
     # The loop's own way to tell of a task that failed unnoticed is to log the exception's text.
     asyncio.get_running_loop().set_exception_handler(_log_unnoticed)
-    # What is here once the service listens stays: the garbage collector need not look through it again and again.
-    await serve(listen, settings, build, started=lambda _port: gc.freeze())
+    await serve(listen, settings, build, started=lambda _port: _collect_from_here_on())
+
+
+def _collect_from_here_on() -> None:
+    """What is here once the service listens stays: the garbage collector need not look through it again and again."""
+    gc.freeze()
+    gc.enable()
 
 
 def _log_unnoticed(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -1,5 +1,10 @@
 """python -m tag_service: serves."""
 
+import gc
+
+# Until it serves: what is imported stays, and to look through it again and again meanwhile takes a fifth of the start.
+gc.disable()
+
 from service_runtime.server import run
 from service_runtime.settings import from_environment
 from tag_service.bootstrap import tag_service

@@ -64,6 +64,8 @@ class Studies(study_service_pb2_grpc.StudyServiceServicer):
                 asyncio.get_running_loop().create_task(_fail())
                 await asyncio.sleep(0.05)
                 gc.collect()
+            case ["garbage"]:
+                assert gc.isenabled()
             case ["sleep", seconds]:
                 await asyncio.sleep(float(seconds))
         study = study_service_pb2.Study(patient_id=str(CALLER.get().user_id), number_of_series=os.getpid())
@@ -174,5 +176,8 @@ async def build(settings: RuntimeSettings) -> AsyncIterator[Service]:
     sys.stdout.flush()
 
 
+# As the services do, before they import.
+if __name__ in {"__main__", "__mp_main__"}:
+    gc.disable()
 if __name__ == "__main__":
     run("runtime_service", sys.argv[1], RuntimeSettings(), build)

@@ -247,3 +247,12 @@ async def test_wrong_setting_ends_the_process_without_its_value(tmp_path: Path) 
         assert await one.ended() == 1
         assert "workers" in one.printed()
         assert "hunter2" not in one.printed()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_garbage_is_collected_once_it_serves(tmp_path: Path, workers: str) -> None:
+    """A service that began without a garbage collector, for a sooner start, has one when it answers, in each worker."""
+    async with started(tmp_path, WORKERS=workers) as one:
+        await until(lambda: is_serving(one))
+        for _ in range(10):
+            await one.get_study("garbage")
