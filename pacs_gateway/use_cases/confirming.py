@@ -8,7 +8,7 @@ for that, and go together afterwards.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
@@ -132,14 +132,14 @@ class Confirming:
                         contents[place] = await _content(work, group[place], held)
                     except (ServiceError, HeldError) as error:
                         outcomes[place] = error
-            refused, counts = await self._expect_orders(work, {place: group[place] for place in contents})
+            counts = await self._counts_for_orders(work, [group[place] for place in contents])
             # Held last, and for as short as can be: whatever begins, or ends, in these studies waits for it.
             logs = await work.upload_logs.hold({group[place].study_uid for place in contents}) if contents else {}
             known = [place for place in contents if _is_as_it_was(logs.get(group[place].study_uid), group[place])]
+            refused = await _refused_for_orders(work, {place: group[place] for place in known}, counts)
             stored = {place: group[place] for place in known if place not in refused}
             studies = self._order_studies(stored, counts)
-            for place in refused.keys() & known:
-                outcomes[place] = refused[place]
+            outcomes = [refused.get(place, outcome) for place, outcome in enumerate(outcomes)]
             steps = []
             for place, sent in stored.items():
                 step = self._step(sent, logs[sent.study_uid], contents[place], studies.get(place))
@@ -162,11 +162,13 @@ class Confirming:
             if known is not None and known.holds_files and not is_study_of(known, patient, accepted.tags):
                 raise other_patient()
             content = await _content(work, sent, await self._pacs.fingerprint(sent.stored.orthanc_id))
+            alone = {0: replace(sent, accepted=replace(accepted, patient=patient))}
+            counts = await self._counts_for_orders(work, alone.values())
             log = begun_log(known, patient, accepted.original, sent.entry)
             if log != known:
                 await work.upload_logs.save(log)
-            alone = {0: replace(sent, accepted=replace(accepted, patient=patient))}
-            refused, counts = await self._expect_orders(work, alone)
+            await work.upload_logs.hold([uid])
+            refused = await _refused_for_orders(work, alone, counts)
             if refused:
                 raise refused[0]
             step = self._step(sent, log, content, self._order_studies(alone, counts).get(0))
@@ -197,31 +199,16 @@ class Confirming:
             seconds=time.monotonic() - sent.began,
         )
 
-    async def _expect_orders(
-        self, work: UnitOfWork, group: Mapping[int, Sent]
-    ) -> tuple[Mapping[int, ServiceError], Mapping[str, Counts]]:
-        """Which files may not be stored for their orders, and what the studies of those with orders hold. From here on
-        the orders are locked, so that the last count is the one that stays.
+    async def _counts_for_orders(self, work: UnitOfWork, files: Iterable[Sent]) -> Mapping[str, Counts]:
+        """What the PACS holds of the studies of files with orders. From here on the orders are locked, so that the last
+        count is the one that stays.
         """
-        with_order = {place: sent for place, sent in group.items() if sent.accepted.order is not None}
+        with_order = [sent for sent in files if sent.accepted.order is not None]
         if not with_order:
-            return {}, {}
-        orders = {order_of(sent.accepted): sent.accepted.order for sent in with_order.values()}
-        for order_id in sorted(filter(None, orders)):
+            return {}
+        for order_id in sorted({sent.accepted.order.id for sent in with_order if sent.accepted.order is not None}):
             await work.lock_order(order_id)
-            orders[order_id] = await work.orders.get(order_id) or orders[order_id]
-        counts = await self._pacs.counts({sent.study_uid for sent in with_order.values()})
-        refused: dict[int, ServiceError] = {}
-        for place, sent in with_order.items():
-            order = orders[order_of(sent.accepted)]
-            assert order is not None  # noqa: S101 - those without were left out
-            try:
-                expect_of_patient(order, sent.accepted.patient)
-                if sent.study_uid not in counts:
-                    raise unverified()
-            except ServiceError as error:
-                refused[place] = error
-        return refused, counts
+        return await self._pacs.counts({sent.study_uid for sent in with_order})
 
     def _order_studies(self, group: Mapping[int, Sent], counts: Mapping[str, Counts]) -> Mapping[int, OrderStudy]:
         """What each order is to say of its study, told with the last of its files."""
@@ -246,6 +233,28 @@ class Confirming:
 def _is_as_it_was(log: UploadLog | None, sent: Sent) -> bool:
     """Whether the study's log holds files of this patient."""
     return log is not None and log.holds_files and is_study_of(log, sent.accepted.patient, sent.accepted.tags)
+
+
+async def _refused_for_orders(
+    work: UnitOfWork, group: Mapping[int, Sent], counts: Mapping[str, Counts]
+) -> Mapping[int, ServiceError]:
+    """Which files may not be stored for their orders. To be asked once a log is held: from there on to the end of the
+    unit of work the RIS gives no order to another patient.
+    """
+    orders = {sent.accepted.order.id: sent.accepted.order for sent in group.values() if sent.accepted.order is not None}
+    if orders:
+        orders |= await work.orders.many(orders)
+    refused: dict[int, ServiceError] = {}
+    for place, sent in group.items():
+        if sent.accepted.order is None:
+            continue
+        try:
+            expect_of_patient(orders[sent.accepted.order.id], sent.accepted.patient)
+            if sent.study_uid not in counts:
+                raise unverified()
+        except ServiceError as error:
+            refused[place] = error
+    return refused
 
 
 async def _content(work: UnitOfWork, sent: Sent, held: Fingerprint | None) -> Content:

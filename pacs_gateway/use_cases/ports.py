@@ -216,7 +216,9 @@ class UploadLogs(Protocol):
         """The logs of these studies, by StudyInstanceUID."""
 
     async def hold(self, study_uids: Collection[str]) -> Mapping[str, UploadLog]:
-        """The logs of these studies, by StudyInstanceUID: nobody else changes them until the end of the transaction."""
+        """The logs of these studies, by StudyInstanceUID. To the end of the transaction nobody else changes them, and
+        the RIS changes no patient and no order.
+        """
 
     async def links(self, orthanc_study_ids: Collection[str]) -> Mapping[str, StudyLink]:
         """What these studies were uploaded for, by Orthanc's id, for one StudyInstanceUID may stand under several

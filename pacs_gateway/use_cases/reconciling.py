@@ -204,10 +204,13 @@ class Reconciler:
     ) -> OrderStudy | None:
         """What the order says of the study; None where the order is another patient's meanwhile."""
         assert known.order_id is not None  # noqa: S101 - asked for a log that has one
+        uid = study.study_instance_uid
         await work.lock_order(known.order_id)
+        counts = (await self._pacs.counts([uid])).get(uid)
+        # From here on the RIS gives no order to another patient.
+        held = (await work.upload_logs.hold([uid])).get(uid)
         order = await work.orders.get(known.order_id)
-        counts = (await self._pacs.counts([study.study_instance_uid])).get(study.study_instance_uid)
-        if order is None or order.patient_id != known.patient_id or counts is None:
+        if order is None or held is None or order.patient_id != held.patient_id or counts is None:
             return None
         return OrderStudy(
             study_instance_uid=study.study_instance_uid,

@@ -117,7 +117,9 @@ class PostgresUploadLogs:
         return {log.study_instance_uid: log for log in found}
 
     async def hold(self, study_uids: Collection[str]) -> Mapping[str, UploadLog]:
-        """The logs of these studies, by StudyInstanceUID: nobody else changes them until the end of the transaction."""
+        """The logs of these studies, by StudyInstanceUID. To the end of the transaction nobody else changes them, and
+        the RIS changes no patient and no order.
+        """
         wanted = [uid for uid in study_uids if uid and storable(uid)]
         found = [log_of(row) for row in await self._session.run_sharing(_HOLD, study_uids=wanted)]
         self._session.held_logs.update(log.id for log in found)

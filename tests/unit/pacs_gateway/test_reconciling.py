@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from pacs_gateway.domain.ledger import ABANDONED
+from pacs_gateway.domain.registry import OrderEntry
 from pacs_gateway.domain.upload import FileStatus, OnConflict, PatientMatch
 from pacs_gateway.domain.upload_log import Difference, UploadStatus
 from pacs_gateway.use_cases.reconciling import Report
@@ -82,6 +83,21 @@ async def test_a_file_that_orthanc_has_is_stored(world: World, place: str) -> No
     assert study is not None
     assert (study.study_instance_uid, study.number_of_images) == (STUDY, 1)
     assert (await world.send(tags_of())).status is FileStatus.ALREADY_STORED
+
+
+async def test_an_order_that_went_to_another_patient_while_the_pacs_counted_is_not_filled(world: World) -> None:
+    """What is found is stored, and the order, which the RIS moved in the middle, tells nothing of it."""
+
+    async def move() -> None:
+        async with world.database.begin() as work:
+            await work.orders.upsert([OrderEntry(JONES.id, ORDER_OF_SMITH.accession_number, "CT", "scheduled")])
+            await work.commit()
+
+    await killed(world, "stored", order_id=ORDER_OF_SMITH.id)
+    world.pacs.hooks.at("counts", move)
+    assert await world.reconciler.reconcile() == Report(verified=1, compared=1)
+    assert world.log().upload_status is UploadStatus.SUCCESS
+    assert world.order().study is None
 
 
 async def test_what_edits_changed_of_a_file_that_is_found_is_logged(world: World) -> None:
