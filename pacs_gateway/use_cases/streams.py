@@ -66,20 +66,20 @@ class Digests:
 
     async def room(self) -> None:
         """Waits until what came does not take up more than it may. May be cancelled, and called again."""
-        if self._waiting_bytes >= _HASHED_TOGETHER_BYTES:
+        while self._waiting_bytes >= _HASHED_TOGETHER_BYTES:
             await self._worked()
-            self._work()
+            self.end()
 
     def end(self) -> None:
-        """No further chunk comes: what is left is hashed while nobody waits for it."""
+        """Has what is left hashed, while nobody waits for it: no further chunk comes."""
         if self._working is None and self._waiting:
             self._work()
 
     async def content(self) -> Content:
         """What has come. MD5 is empty where it was not asked for."""
-        await self._worked()
-        self.end()
-        await self._worked()
+        while self._waiting or self._working is not None:
+            self.end()
+            await self._worked()
         return Content(self._size, self._sha256.hexdigest(), self._md5.hexdigest() if self._md5 is not None else "")
 
     def _work(self) -> None:
@@ -91,11 +91,12 @@ class Digests:
             self._working = asyncio.get_running_loop().run_in_executor(None, self._hash, chunks)
 
     async def _worked(self) -> None:
-        if self._working is not None:
-            # Its worker goes on where who waits is cancelled.
-            await asyncio.wait([self._working])
-            self._working.result()
-            self._working = None
+        if (working := self._working) is not None:
+            # Its worker goes on where who waits is cancelled; and more than one may wait.
+            await asyncio.wait([working])
+            working.result()
+            if self._working is working:
+                self._working = None
 
     def _hash(self, chunks: list[bytes]) -> None:
         for chunk in chunks:

@@ -183,6 +183,15 @@ async def test_what_is_hashed_by_a_worker_is_every_chunk_once_also_when_waits_ar
     assert await digests.content() == expected
 
 
+async def test_several_may_wait_for_what_is_hashed() -> None:
+    """Who waits for room and who asks for the content at the same moment both get what they want."""
+    digests = Digests()
+    for _ in range(4):
+        digests.take(bytes(500_000))
+    _, content, _ = await asyncio.gather(digests.room(), digests.content(), digests.room())
+    assert content == Content(2_000_000, hashlib.sha256(bytes(2_000_000)).hexdigest())
+
+
 async def test_little_waits_to_be_hashed() -> None:
     """While a worker is held up, no more is taken in than a batch that it has and one that waits."""
     held = threading.Event()
