@@ -12,7 +12,7 @@ import pytest
 
 from pacs_gateway.adapters.db import PostgresDatabase
 from pacs_gateway.domain.ledger import FileState, LedgerFile, Step, StudyFacts
-from pacs_gateway.domain.registry import PatientEntry, Role, UserEntry
+from pacs_gateway.domain.registry import OrderEntry, PatientEntry, Role, UserEntry
 from pacs_gateway.domain.upload import KnownRequest
 from pacs_gateway.domain.upload_log import Difference, UploadLog, UploadStatus
 from tests.integration.databases import Migrated, connected, execute, migrated_database
@@ -351,6 +351,48 @@ async def test_a_log_that_is_held_is_nobody_elses_until_the_end(world: World) ->
         await work.commit()
     await waiting
     assert (await world.stands())[:2] == ("in_progress", 2)
+
+
+async def test_the_ris_changes_no_order_while_a_log_is_held(world: World) -> None:
+    """Who holds a log may believe what he reads of its order, until he has written what that says."""
+    new = OrderEntry(world.log.patient_id, "N-1", "CT", "scheduled")
+
+    async def put() -> None:
+        async with world.database.begin() as work:
+            await work.orders.upsert([new])
+            await work.commit()
+
+    async with world.database.begin() as work:
+        await work.upload_logs.hold(["1.2.3"])
+        putting = asyncio.create_task(put())
+        await asyncio.sleep(0.2)
+        assert not putting.done()
+        assert await work.orders.by_accession("N-1") is None
+        await work.commit()
+    await putting
+
+
+async def test_who_writes_to_several_logs_waits_for_all_of_them_before_any_is_his(world: World) -> None:
+    """Files on their way and files that are stored, written together, do not deadlock with who holds their logs."""
+    other = replace(world.log, id=uuid4(), study_instance_uid="1.2.4")
+    first, last = sorted((world.log, other), key=lambda log: log.id)
+    async with world.database.begin() as work:
+        await work.upload_logs.save(other)
+        await work.commit()
+    await world.write(verified(file_of(first, 1)), verified(file_of(last, 1)))
+
+    async def write() -> None:
+        async with world.database.begin() as work:
+            await work.ledger.write(Step(file_of(last, 2)), Step(verified(file_of(first, 2))))
+            await work.commit()
+
+    async with world.database.begin() as work:
+        await work.upload_logs.hold([first.study_instance_uid])
+        writing = asyncio.create_task(write())
+        await asyncio.sleep(0.2)
+        async with asyncio.timeout(0.9):  # PostgreSQL looks for deadlocks after a second
+            await work.upload_logs.hold([last.study_instance_uid])
+    await writing
 
 
 async def test_a_file_that_does_not_count_leaves_the_log_as_it_is(world: World) -> None:

@@ -4,7 +4,7 @@ A group of steps is written with a few statements, however many files and studie
 its row is locked, those of a group in one order, so that whoever counts sees what all others have written.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
@@ -60,16 +60,19 @@ SELECT id FROM dicom_upload_logs
 #
 # What is known last of an instance counts, but a failure to store again what is stored does not unstore it. What was
 # left open has come to nothing, where another of its instance is in the PACS.
+#
+# Not EXISTS, but one row that there is or is not: planned while the tables are small, EXISTS would be asked of all rows
+# at once, which is kept when there are many.
 _SETTLE: Final = Prepared(f"""
 WITH step AS (SELECT * FROM unnest({_ARRAYS}, CAST(:counts AS bool[])) AS step ({_NAMES}, counts)),
 old AS (
     SELECT id FROM dicom_upload_files WHERE id = ANY(CAST(:id AS uuid[])) AND is_current AND state = 'verified'),
 new AS (
     INSERT INTO dicom_upload_files ({_NAMES}, is_current)
-    SELECT {_NAMES}, counts AND (state = 'verified' OR NOT EXISTS (
-           SELECT 1 FROM dicom_upload_files held
+    SELECT {_NAMES}, counts AND (state = 'verified' OR (
+           SELECT held.id FROM dicom_upload_files held
             WHERE held.is_current AND held.upload_log_id = step.upload_log_id
-              AND held.sop_instance_uid = step.sop_instance_uid AND held.state = 'verified'))
+              AND held.sop_instance_uid = step.sop_instance_uid AND held.state = 'verified' LIMIT 1) IS NULL)
       FROM step
         ON CONFLICT (id) DO UPDATE
        SET {_CHANGED}, is_current = dicom_upload_files.is_current OR excluded.is_current
@@ -98,9 +101,10 @@ total AS (
            CASE WHEN log.is_deleted THEN 0 ELSE log.number_of_files END + coalesce(change.number, 0) AS stored,
            CASE WHEN log.is_deleted THEN 0 ELSE log.total_size_bytes END + coalesce(change.size, 0) AS size,
            failed.number AS failed, failed.reasons,
-           EXISTS (SELECT 1 FROM dicom_upload_files file
-                    WHERE file.upload_log_id = log.id AND file.state IN ('received', 'stored')
-                      AND file.id <> ALL(CAST(:id AS uuid[])) AND file.id NOT IN (SELECT id FROM lost)) AS is_open
+           (SELECT file.id FROM dicom_upload_files file
+             WHERE file.upload_log_id = log.id AND file.state IN ('received', 'stored')
+               AND file.id <> ALL(CAST(:id AS uuid[])) AND file.id NOT IN (SELECT id FROM lost)
+             LIMIT 1) IS NOT NULL AS is_open
       FROM unnest(CAST(:logs AS uuid[]), CAST(:seconds AS float8[])) AS told (id, seconds)
       JOIN dicom_upload_logs log ON log.id = told.id
       LEFT JOIN change ON change.upload_log_id = log.id
@@ -216,8 +220,13 @@ async def write_steps(session: Session, steps: Sequence[Step], gateway_id: UUID)
     """Adds steps, in order. For each the other entries of its instance that are open, or counted as stored, and of
     which all has come; none for one that is finished.
     """
-    rivals = await _begin(session.run_sharing, [step.file for step in steps if step.file.is_open], gateway_id)
-    await _finish(session, [step for step in steps if not step.file.is_open], gateway_id)
+    begun = [step.file for step in steps if step.file.is_open]
+    finished = [step for step in steps if not step.file.is_open]
+    if begun and finished:
+        # All at once, for both lock logs: who locked some, and then others, would wait for one who waits for him.
+        await _lock_logs(session, {step.file.upload_log_id for step in steps})
+    rivals = await _begin(session.run_sharing, begun, gateway_id)
+    await _finish(session, finished, gateway_id)
     return _of_each(steps, rivals)
 
 
@@ -256,12 +265,18 @@ async def _finish(session: Session, steps: Sequence[Step], gateway_id: UUID) -> 
         if (log := step.file.upload_log_id) is not None:
             seconds[log] = seconds.get(log, 0.0) + step.seconds
     if not seconds or not session.held_logs.issuperset(seconds):
-        await session.run_sharing(_LOCK_LOGS, logs=sorted(seconds))
+        await _lock_logs(session, seconds)
     await _write_facts(session, steps)
     beside, counting = _by_instance(steps)
     if beside:
         await _settle(session, beside, dict.fromkeys(seconds, 0.0), gateway_id)
     await _settle(session, counting, seconds, gateway_id)
+
+
+async def _lock_logs(session: Session, log_ids: Iterable[UUID | None]) -> None:
+    wanted = sorted(log_id for log_id in log_ids if log_id is not None)
+    await session.run_sharing(_LOCK_LOGS, logs=wanted)
+    session.held_logs.update(wanted)
 
 
 def _by_instance(steps: Sequence[Step]) -> tuple[list[Step], list[Step]]:
