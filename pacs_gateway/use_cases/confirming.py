@@ -203,12 +203,10 @@ class Confirming:
         """What the PACS holds of the studies of files with orders. From here on the orders are locked, so that the last
         count is the one that stays.
         """
-        with_order = [sent for sent in files if sent.accepted.order is not None]
-        if not with_order:
-            return {}
-        for order_id in sorted({sent.accepted.order.id for sent in with_order if sent.accepted.order is not None}):
+        ordered = [(sent.accepted.order.id, sent.study_uid) for sent in files if sent.accepted.order is not None]
+        for order_id in sorted({order_id for order_id, _ in ordered}):
             await work.lock_order(order_id)
-        return await self._pacs.counts({sent.study_uid for sent in with_order})
+        return await self._pacs.counts({study_uid for _, study_uid in ordered}) if ordered else {}
 
     def _order_studies(self, group: Mapping[int, Sent], counts: Mapping[str, Counts]) -> Mapping[int, OrderStudy]:
         """What each order is to say of its study, told with the last of its files."""
