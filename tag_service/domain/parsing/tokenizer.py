@@ -51,13 +51,15 @@ class Tokenizer:
     After an error both give nothing more. Not to be used by two threads at once.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, max_run: int = MAX_RUN) -> None:
+        """No Run is of more than `max_run` elements."""
         self.problems: list[Problem] = []
         self.problems_left_out = 0
         # Of the value in CHUNKs that the file is in: how many bytes are still to be fed; 0 outside one, and where the
         # data set is deflated, for there nobody knows.
         self.bulk_left = 0
         self._limits = limits
+        self._max_run = max_run
         self._source = Source()
         self._elements = 0
         self._nesting = Nesting(limits)
@@ -124,6 +126,7 @@ class Tokenizer:
         nesting.begin(self.encoding)
         buf, base = self._source.buffer, self._source.base
         elements, header_bytes = self._head.elements, self._head.header_bytes
+        max_run = self._max_run
         max_elements, max_header_bytes = self._limits.elements, self._limits.header_bytes
         frame = stack[-1]
         encoding = frame.encoding
@@ -145,7 +148,7 @@ class Tokenizer:
                     edge = end - base
                 if edge - pos > max_header_bytes - header_bytes:
                     edge = pos + max_header_bytes - header_bytes
-                most = MAX_RUN if elements + MAX_RUN <= max_elements else max_elements - elements
+                most = max_run if elements + max_run <= max_elements else max_elements - elements
                 run = scan(buf, pos, edge, most)
                 if run:
                     begin, pos = pos, run[-1][4]

@@ -13,6 +13,8 @@ from tag_service.domain.standard.dictionary import PIXEL_TAGS
 from tag_service.domain.standard.limits import Limits
 
 _WANTED: Final = frozenset({*FIELDS, SPECIFIC_CHARACTER_SET})
+# What is read past the highest tag is read in vain.
+_MAX_RUN: Final = 64
 _BEGINNINGS: Final = frozenset({tokens.BULK, tokens.FRAGMENTS, tokens.SEQUENCE})
 
 
@@ -25,7 +27,7 @@ class HeaderReader:
 
     def __init__(self, limits: Limits) -> None:
         self.done = False
-        self._tokenizer = Tokenizer(limits)
+        self._tokenizer = Tokenizer(limits, max_run=_MAX_RUN)
         self._values: dict[int, bytes] = {}
         self._order = TagOrder()
         # Whether no element seen stands twice, or behind one with a higher tag.
