@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import warnings
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,9 +22,9 @@ _DCMDUMP_SECONDS: Final = 60
 _DELIMITER_BYTES: Final = 8
 _UNDEFINED: Final = b"\xff\xff\xff\xff"
 _KEYWORDS: Final = {
-    field.name: "".join({"id": "ID", "uid": "UID", "sop": "SOP"}.get(word, word.capitalize()) for word in words)
-    for field in fields(DicomTags)
-    if (words := field.name.split("_"))
+    name: "".join({"id": "ID", "uid": "UID", "sop": "SOP"}.get(word, word.capitalize()) for word in words)
+    for name in DicomTags._fields
+    if (words := name.split("_"))
 }
 
 

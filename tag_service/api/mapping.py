@@ -131,7 +131,7 @@ def content_disposition(filename: str) -> str:
 
 
 def _tags(tags: DicomTags) -> dicom_tags_pb2.DicomTags:
-    values = {name: getattr(tags, name) for name in DicomTags.__slots__}
+    values = tags._asdict()
     return dicom_tags_pb2.DicomTags(dicom_patient_id=values.pop("patient_id"), **values)
 
 

@@ -1,9 +1,9 @@
 """Feeding a file that arrives in chunks to one that reads it, without holding up the event loop."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import aclosing
 from typing import Final, Protocol, TypeVar
 
 ResultT = TypeVar("ResultT")
@@ -27,15 +27,16 @@ class Reader(Protocol[ResultT_co]):
         """Takes in a piece."""
 
 
-@asynccontextmanager
-async def opened(chunks: AsyncIterable[ResultT]) -> AsyncGenerator[AsyncIterator[ResultT], None]:
+class Chunks(Protocol[ResultT_co]):
+    """What comes in chunks, from an iterator that can be closed."""
+
+    def __aiter__(self) -> AsyncGenerator[ResultT_co, None]:  # noqa: PYI058 - no other can
+        """The chunks."""
+
+
+def opened(chunks: Chunks[ResultT]) -> aclosing[AsyncGenerator[ResultT, None]]:
     """An iterator over the chunks, closed in the end also when it was left early."""
-    iterator = aiter(chunks)
-    try:
-        yield iterator
-    finally:
-        if isinstance(iterator, AsyncGenerator):
-            await iterator.aclose()
+    return aclosing(aiter(chunks))
 
 
 def workers() -> ThreadPoolExecutor:

@@ -1,7 +1,5 @@
 """Reading and checking a file while it arrives. Nothing of it is kept but the answer."""
 
-from collections.abc import AsyncIterable
-
 from service_runtime.errors import Reason, ServiceError
 from tag_service.domain.reading.chosen import Choice, ChosenAttribute
 from tag_service.domain.reading.chosen_reading import ChosenReader
@@ -10,10 +8,10 @@ from tag_service.domain.reading.dicom_tags import Header
 from tag_service.domain.reading.header_reader import HeaderReader
 from tag_service.domain.standard.limits import Limits
 from tag_service.domain.validating.validation import Validator, Verdict
-from tag_service.use_cases.feeding import INLINE_BYTES, feed, in_worker, opened, parts_of
+from tag_service.use_cases.feeding import INLINE_BYTES, Chunks, feed, in_worker, opened, parts_of
 
 
-async def read_tags(chunks: AsyncIterable[bytes], limits: Limits) -> Header:
+async def read_tags(chunks: Chunks[bytes], limits: Limits) -> Header:
     """The attributes of the header; asks for no chunk more than that takes.
 
     Raises EMPTY_FILE, NOT_DICOM, TRUNCATED_FILE, MALFORMED_DICOM, STRUCTURE_LIMIT, and what `chunks` raises.
@@ -24,7 +22,7 @@ async def read_tags(chunks: AsyncIterable[bytes], limits: Limits) -> Header:
 
 
 async def read_chosen_tags(
-    chunks: AsyncIterable[bytes], choice: Choice, limits: Limits
+    chunks: Chunks[bytes], choice: Choice, limits: Limits
 ) -> tuple[Header, tuple[ChosenAttribute, ...]]:
     """The same, and the attributes that were chosen. Raises as `read_tags`, STRUCTURE_LIMIT also where they would make
     too large an answer.
@@ -38,7 +36,7 @@ async def read_chosen_tags(
     return header, attributes
 
 
-async def _read_beginning(reader: HeaderReader | ChosenReader, chunks: AsyncIterable[bytes]) -> None:
+async def _read_beginning(reader: HeaderReader | ChosenReader, chunks: Chunks[bytes]) -> None:
     async with opened(chunks) as iterator:
         async for chunk in iterator:
             # The header of most files ends early in the first chunk: no worker is needed for those.
@@ -50,7 +48,7 @@ async def _read_beginning(reader: HeaderReader | ChosenReader, chunks: AsyncIter
     reader.close()
 
 
-async def read_all_tags(chunks: AsyncIterable[bytes], limits: Limits) -> bytes:
+async def read_all_tags(chunks: Chunks[bytes], limits: Limits) -> bytes:
     """Every attribute as the DICOM JSON model, in UTF-8. Raises as `read_tags`, STRUCTURE_LIMIT also where the answer
     would be larger than one may be.
     """
@@ -75,7 +73,7 @@ def _too_large(what: str, advice: str) -> ServiceError:
     )
 
 
-async def validate(chunks: AsyncIterable[bytes], limits: Limits) -> Verdict:
+async def validate(chunks: Chunks[bytes], limits: Limits) -> Verdict:
     """What the file is and what is wrong with it. Raises only what `chunks` raises."""
     validator = Validator(limits)
     async with opened(chunks) as iterator:

@@ -1,14 +1,14 @@
 """Rewriting a file while it streams, or holding what comes of it for a caller who cannot take it before all is sent."""
 
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from service_runtime.errors import InvalidFieldError, Violation
 from tag_service.domain.editing.rewrite import Rewriter
-from tag_service.use_cases.feeding import INLINE_BYTES, PART_BYTES, in_worker, opened, parts_of
+from tag_service.use_cases.feeding import INLINE_BYTES, PART_BYTES, Chunks, in_worker, opened, parts_of
 from tag_service.use_cases.room import Room
 
 # Messages of this size pass gRPC fastest. Smaller pieces are joined; those of up to a MiB stay the objects they are.
@@ -50,7 +50,7 @@ class Rewriting:
     def __init__(self, *, max_bytes: int, wait_seconds: float) -> None:
         self._room = Room(max_bytes, wait_seconds=wait_seconds)
 
-    async def streamed(self, chunks: AsyncIterable[bytes], rewriter: Rewriter) -> AsyncGenerator[bytes, None]:
+    async def streamed(self, chunks: Chunks[bytes], rewriter: Rewriter) -> AsyncGenerator[bytes, None]:
         """The rewritten file in pieces that are good to send, while the file still comes in.
 
         Raises OVERLOADED, what the rewriter raises, and what `chunks` raises: before the first piece for all that the
@@ -67,9 +67,7 @@ class Rewriting:
             for piece in _to_send(await closed(rewriter)):
                 yield piece
 
-    async def referring(
-        self, chunks: AsyncIterable[bytes | Gap], rewriter: Rewriter
-    ) -> AsyncGenerator[bytes | Bulk, None]:
+    async def referring(self, chunks: Chunks[bytes | Gap], rewriter: Rewriter) -> AsyncGenerator[bytes | Bulk, None]:
         """The same for a sender who can keep bulk, once he is told where it is; gaps are the bytes of it that he kept,
         and have no piece. Raises as `streamed`, INVALID_FIELD for a gap anywhere else.
         """
@@ -95,7 +93,7 @@ class Rewriting:
                 yield piece
 
     @asynccontextmanager
-    async def written(self, chunks: AsyncIterable[bytes], rewriter: Rewriter) -> AsyncGenerator[WrittenFile, None]:
+    async def written(self, chunks: Chunks[bytes], rewriter: Rewriter) -> AsyncGenerator[WrittenFile, None]:
         """The rewritten file, held as a whole until the context is left. Raises as `streamed`."""
         parts: list[bytes] = []
         size = 0

@@ -10,7 +10,6 @@ The same file and the same edits always give the same bytes: nothing here asks f
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from datetime import datetime
 from itertools import chain
 from typing import Any, Final
@@ -183,7 +182,7 @@ class Rewriter:
             edit = self._root.edits.get(tag)
             if isinstance(edit, Edit):
                 changed[name] = text_of((edit.value or "").encode("utf-8"), implicit_vr(tag), charset.UTF_8).text
-        return replace(before, **changed)
+        return before._replace(**changed)
 
     def passes_on(self, size: int) -> bool:
         """Whether a piece of this many bytes would lie in a bulk value, and so take next to no time."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from tag_service.domain.parsing.tokenizer import Tokenizer
 from tag_service.domain.standard.charset import TEXT_VRS, Charsets
@@ -11,8 +11,7 @@ from tag_service.domain.standard.problems import Problem, ProblemCode
 from tag_service.domain.standard.text import text_of
 
 
-@dataclass(frozen=True, slots=True)
-class DicomTags:
+class DicomTags(NamedTuple):
     """The attributes that identify and describe an instance, as text; "" for one that is absent or empty."""
 
     patient_id: str = ""

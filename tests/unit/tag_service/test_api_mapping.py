@@ -38,7 +38,7 @@ def test_an_absent_option_is_not_an_empty_one():
 
 def test_every_attribute_has_its_own_field():
     """Each of the 20 attributes goes into the field whose JSON name is its keyword."""
-    values = {name: f"value of {name}" for name in DicomTags.__slots__}
+    values = {name: f"value of {name}" for name in DicomTags._fields}
     tags = header_to_proto(Header(DicomTags(**values), ())).tags
     by_keyword = {field.json_name: getattr(tags, field.name) for field in dicom_tags_pb2.DicomTags.DESCRIPTOR.fields}
     assert by_keyword == {entry_of(tag)[3]: values[name] for tag, name in FIELDS.items()}

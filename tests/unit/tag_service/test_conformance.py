@@ -118,7 +118,7 @@ def test_a_good_file_has_no_differences(sample):
 
 def changed_tags(data):
     """Tags of which one is wrong."""
-    return dataclasses.replace(REAL["tags_of"](data), patient_id="MRN8")
+    return REAL["tags_of"](data)._replace(patient_id="MRN8")
 
 
 def changed_json(data):
