@@ -11,13 +11,13 @@ import asyncio
 import inspect
 import math
 import re
+import secrets
 import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
 import structlog
@@ -26,7 +26,7 @@ from grpc.aio import AbortError, InternalError, ServicerContext
 from service_runtime.errors import Reason, ServiceError
 from service_runtime.identity import CALLER, Gatekeeper, TokenVerifier
 from service_runtime.logs import describe
-from service_runtime.metadata import ReadOnce, came_by_http, value_of
+from service_runtime.metadata import Metadata, WithMetadata, came_by_http, value_of
 from service_runtime.requests import Requests, parsed
 from service_runtime.status import (
     CODE_OF,
@@ -37,6 +37,8 @@ from service_runtime.status import (
     status_of,
 )
 from service_runtime.uploads import UploadLimits
+
+ResultT = TypeVar("ResultT")
 
 log = structlog.get_logger()
 
@@ -79,11 +81,14 @@ class _Method:
     behaviour: Callable[..., Any]
     request_streaming: bool
     parse: Callable[[bytes], Any]
+    idle_seconds: float
 
     def call(self, request: Any, context: ServicerContext[Any, Any]) -> _Call:
         """A call of the method, `request` being what grpc gives: bytes, or their stream."""
-        requests = Requests(aiter(request), self.parse) if self.request_streaming else None
-        return _Call(self.name, cast("ServicerContext[Any, Any]", ReadOnce(context)), requests)
+        requests = None
+        if self.request_streaming:
+            requests = Requests(aiter(request), self.parse, idle_seconds=self.idle_seconds)
+        return _Call(self.name, context, requests)
 
     def request(self, request: Any, call: _Call) -> Any:
         """The request for the servicer: a message, or their stream. Raises INVALID_FIELD for bytes that are none."""
@@ -109,40 +114,59 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._max_calls = max_calls
         self._upload_limits = upload_limits
         self._running = 0
-        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        # By the name of the method.
+        self._wrappers: dict[str, Callable[[Metadata], grpc.RpcMethodHandler[Any, Any]]] = {}
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """The handler of the method, wrapped: once, for it is the same at every call."""
+        """The handler of a call of the method: wrapped, with the call's metadata."""
         method = str(handler_call_details.method)
-        if method in self._handlers:
-            return self._handlers[method]
-        handler = await continuation(handler_call_details)
-        if handler is None or not method.startswith(OWN_SERVICES):
-            return handler
-        self._handlers[method] = self._wrapped(method, handler)
-        return self._handlers[method]
+        if method not in self._wrappers:
+            handler = await continuation(handler_call_details)
+            if handler is None or not method.startswith(OWN_SERVICES):
+                return handler
+            self._wrappers[method] = self._wrapper(method, handler)
+        return self._wrappers[method](handler_call_details.invocation_metadata or ())
 
-    def _wrapped(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+    def _wrapper(
+        self, method: str, handler: grpc.RpcMethodHandler[Any, Any]
+    ) -> Callable[[Metadata], grpc.RpcMethodHandler[Any, Any]]:
+        """What makes the handler of a call of the method."""
         assert handler.request_deserializer is not None  # noqa: S101 - generated code gives one
         make = _MAKERS[handler.request_streaming, handler.response_streaming]
         behaviour = getattr(handler, make.__name__.removesuffix("_rpc_method_handler"))
         wrapped = (self._stream if handler.response_streaming else self._unary)(
-            _Method(method, behaviour, handler.request_streaming, handler.request_deserializer)
+            _Method(
+                method,
+                behaviour,
+                handler.request_streaming,
+                handler.request_deserializer,
+                self._upload_limits.idle_seconds,
+            )
         )
-        # Without a deserializer: grpc would tell the client what the one of protobuf says of bytes that are no message.
-        return make(wrapped, response_serializer=handler.response_serializer)
+
+        def handler_with(metadata: Metadata) -> grpc.RpcMethodHandler[Any, Any]:
+            async def call(request: Any, context: ServicerContext[Any, Any]) -> Any:
+                return await wrapped(request, cast("ServicerContext[Any, Any]", WithMetadata(context, metadata)))
+
+            # Without a deserializer: grpc would tell the client what protobuf's says of bytes that are no message.
+            return make(call, response_serializer=handler.response_serializer)
+
+        return handler_with
 
     def _unary(self, method: _Method) -> Callable[..., Awaitable[Any]]:
         async def call(request: Any, context: ServicerContext[Any, Any]) -> Any:
             one = method.call(request, context)
-            async with self._around(one):
+
+            async def work() -> Any:
                 response = await method.behaviour(method.request(request, one), one.context)
                 await self._drain_for_http(one)
                 return response
+
+            return await self._around(one, work)
 
         return call
 
@@ -153,18 +177,21 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         # collector.
         async def call(request: Any, context: ServicerContext[Any, Any]) -> None:
             one = method.call(request, context)
-            async with self._around(one):
+
+            async def work() -> None:
                 async with aclosing(method.behaviour(method.request(request, one), one.context)) as responses:
                     async for response in responses:
                         await _write(one.context, response)
                 await self._drain_for_http(one)
 
+            await self._around(one, work)
+
         return call
 
-    @asynccontextmanager
-    async def _around(self, call: _Call) -> AsyncIterator[None]:
+    async def _around(self, call: _Call, work: Callable[[], Awaitable[ResultT]]) -> ResultT:
+        """What the work of a call gives. What goes wrong ends the call, as the caller is to be told."""
         given = value_of(call.context.invocation_metadata(), "x-request-id")
-        request_id = given if _REQUEST_ID_FORM.fullmatch(given) else str(uuid.uuid4())
+        request_id = given if _REQUEST_ID_FORM.fullmatch(given) else secrets.token_hex(16)
         REQUEST_ID.set(request_id)
         structlog.contextvars.bind_contextvars(request_id=request_id)
         started = time.monotonic()
@@ -175,7 +202,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         try:
             await self._admit(call, facts)
             admitted = True
-            yield
+            return await work()
         except ServiceError as error:
             outcome, facts["reason"] = CODE_OF[error.reason].name, error.reason.value
             if error.reason is Reason.INTERNAL_ERROR or error.__cause__ is not None:
@@ -242,7 +269,7 @@ async def _write(context: ServicerContext[Any, Any], response: Any) -> None:
         raise asyncio.CancelledError from None
 
 
-async def _abort(call: _Call, error: ServiceError, request_id: str, *, drain: bool = True) -> None:
+async def _abort(call: _Call, error: ServiceError, request_id: str, *, drain: bool = True) -> NoReturn:
     if drain and call.requests is not None and not call.takes_early_end:
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_SECONDS):

@@ -8,17 +8,15 @@ from grpc.aio import ServicerContext
 Metadata = Iterable[tuple[str, str | bytes]]
 
 
-class ReadOnce:
-    """The context of a call, whose metadata is read once: grpc makes them anew each time, which takes 40 us."""
+class WithMetadata:
+    """The context of a call, with its metadata as they were read: grpc makes them anew each time, which takes 40 us."""
 
-    def __init__(self, context: ServicerContext[Any, Any]) -> None:
+    def __init__(self, context: ServicerContext[Any, Any], metadata: Metadata) -> None:
         self._context = context
-        self._metadata: Metadata | None = None
+        self._metadata = metadata
 
     def invocation_metadata(self) -> Metadata:
         """The metadata that came with the call."""
-        if self._metadata is None:
-            self._metadata = self._context.invocation_metadata() or ()
         return self._metadata
 
     def __getattr__(self, name: str) -> Any:

@@ -11,7 +11,7 @@ from grpc.aio import ServicerContext
 
 from service_runtime.bodies import Piece, is_form, no_file
 from service_runtime.metadata import value_of
-from service_runtime.uploads import ArchiveLimits, UploadLimits, UploadReader, next_in_time
+from service_runtime.uploads import ArchiveLimits, UploadLimits, UploadReader
 
 
 class UploadMessage(Protocol):
@@ -45,7 +45,7 @@ async def open_upload(
 
     Raises FILE_FIELD_MISSING for a stream without any message, UPLOAD_STALLED.
     """
-    first = await next_in_time(requests, limits)
+    first = await anext(requests, None)
     if first is None:
         raise no_file()
     # Envoy puts the Content-Length of an HTTP request there; without one it is absent.

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 from service_runtime.bodies import FormBody, Piece, RawBody, body_of, no_file
 from service_runtime.errors import Reason, ServiceError
@@ -21,8 +20,6 @@ from service_runtime.zip_format import Unpacking, too_large
 MIB = 1024 * 1024
 # So much is unpacked of an archive before others have their turn.
 _UNPACKED_AT_ONCE = 512 * 1024
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +224,7 @@ class _Events:
         raise self._error
 
     async def _read(self) -> None:
-        piece = await next_in_time(self._pieces, self._limits)
+        piece = await anext(self._pieces, None)
         if piece is None:
             if self._body is None:
                 raise no_file()
@@ -243,19 +240,6 @@ class _Events:
 
     def _request_too_large(self) -> ServiceError:
         return too_large(Reason.UPLOAD_TOO_LARGE, "The request", "MAX_UPLOAD_SIZE_MB", self._limits.request_bytes)
-
-
-async def next_in_time(messages: AsyncIterator[T], limits: UploadLimits) -> T | None:
-    """The next message of a request stream, None at its end. Raises UPLOAD_STALLED when it takes too long."""
-    try:
-        async with asyncio.timeout(limits.idle_seconds):
-            return await anext(messages, None)
-    except TimeoutError as error:
-        raise ServiceError(
-            Reason.UPLOAD_STALLED,
-            f"No byte of the request came for {limits.idle_seconds:g} seconds. Send it again.",
-            metadata={"limit": "UPLOAD_IDLE_SECONDS", "limit_seconds": f"{limits.idle_seconds:g}"},
-        ) from error
 
 
 def _too_many_files(limit: int) -> ServiceError:

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from ris.tags.v1 import tag_service_pb2
 from service_runtime.bodies import RAW_TYPES
 from service_runtime.errors import InvalidFieldError, Reason, Violation
-from service_runtime.uploads import UploadLimits, next_in_time
+from service_runtime.uploads import UploadLimits
 from service_runtime.zip_format import too_large
 from tag_service.use_cases.rewriting import Gap
 
@@ -41,6 +41,6 @@ class KeptFile:
                 yield Gap(message.skipped)
             if message.end_of_file:
                 return
-            message = await next_in_time(self._rest, self._limits)
+            message = await anext(self._rest, None)
         # As when the sender went away: what came must not pass for the whole file.
         raise InvalidFieldError(Violation("end_of_file", "has to be said with by_reference"))

@@ -44,7 +44,7 @@ def stream() -> Stream:
 @pytest.fixture
 async def requests(stream: Stream) -> AsyncIterator[Requests]:
     """The messages of it, as text."""
-    one = Requests(stream, lambda data: data.decode())
+    one = Requests(stream, lambda data: data.decode(), idle_seconds=60)
     yield one
     one.close()
 
@@ -63,8 +63,10 @@ async def test_messages_come_in_order_and_end_once_and_for_all(stream: Stream, r
 
 
 async def test_cancelled_wait_loses_no_message(stream: Stream, requests: Requests) -> None:
-    """A message that comes while nobody waits any more is given to the next who asks."""
-    for message in (b"a", b"b", b"c"):
+    """A message that comes while nobody waits any more is given to the next who asks, from the second one on."""
+    stream.bring(b"a")
+    await anext(requests)
+    for message in (b"b", b"c"):
         waiting = asyncio.ensure_future(anext(requests))
         await settled()
         waiting.cancel()
@@ -91,7 +93,7 @@ async def test_error_of_the_stream_comes_behind_its_messages() -> None:
     for error in (RuntimeError(), asyncio.CancelledError()):
         broken = Stream()
         broken.bring(b"a", error)
-        one = Requests(broken, bytes.decode)
+        one = Requests(broken, bytes.decode, idle_seconds=60)
         assert await anext(one) == "a"
         with pytest.raises(type(error)):
             await anext(one)
@@ -105,33 +107,52 @@ async def test_bytes_that_are_no_message_are_a_wrong_field(stream: Stream) -> No
         raise DecodeError
 
     stream.bring(b"a")
-    one = Requests(stream, parse)
+    one = Requests(stream, parse, idle_seconds=60)
     with pytest.raises(ServiceError) as caught:
         await anext(one)
     assert caught.value.reason is Reason.INVALID_FIELD
     one.close()
 
 
-async def test_draining_ends_at_the_end_the_limit_or_silence(stream: Stream, requests: Requests) -> None:
-    """The rest is read to its end, at most so far, and only while it keeps coming."""
-    stream.bring(b"12345", b"12345", b"12345", b"12345")
+@pytest.mark.parametrize("came", [1, 2])
+async def test_draining_ends_at_the_end_the_limit_or_silence(stream: Stream, requests: Requests, came: int) -> None:
+    """The rest, be it read by a task already or not, is read to its end, at most so far, and only while it comes."""
+    stream.bring(*[b"12345"] * (came + 4))
+    for _ in range(came):
+        await anext(requests)
     await requests.drain(max_bytes=9, idle_seconds=60)
-    assert stream.taken <= 3
+    assert stream.taken <= came + 3
     await requests.drain(max_bytes=1000, idle_seconds=0.05)
-    assert stream.taken == 4
+    assert stream.taken == came + 4
     stream.bring(b"12345", None)
     await requests.drain(max_bytes=1000, idle_seconds=60)
-    assert stream.taken == 5
+    assert stream.taken == came + 5
+
+
+@pytest.mark.parametrize("came", [0, 1, 2])
+async def test_stream_that_stalls_is_given_up(stream: Stream, came: int) -> None:
+    """A stream of which nothing comes for the idle time, at its beginning or later, ends in an error that names it."""
+    one = Requests(stream, bytes.decode, idle_seconds=0.02)
+    stream.bring(*[b"a"] * came)
+    for _ in range(came):
+        await anext(one)
+    with pytest.raises(ServiceError, match=r"0\.02 seconds") as caught:
+        await anext(one)
+    assert caught.value.reason is Reason.UPLOAD_STALLED
+    assert caught.value.metadata["limit"] == "UPLOAD_IDLE_SECONDS"
+    one.close()
 
 
 async def test_closing_gives_up_the_wait(stream: Stream) -> None:
     """Once closed, nothing more is read."""
-    one = Requests(stream, bytes.decode)
+    one = Requests(stream, bytes.decode, idle_seconds=60)
+    stream.bring(b"a")
+    await anext(one)
     waiting = asyncio.ensure_future(anext(one))
     await settled()
     one.close()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    stream.bring(b"a")
+    stream.bring(b"b")
     await settled()
-    assert stream.taken == 0
+    assert stream.taken == 1

@@ -419,18 +419,6 @@ async def test_what_breaks_the_request_is_raised_again_between_files(body: bytes
     assert caught.value.reason is reason
 
 
-async def test_stalled_upload_is_given_up() -> None:
-    """An upload of which nothing comes for the idle time ends in an error that names that time."""
-    gated = _Gated([Piece(b"x")])
-    gated.let.release()
-    upload = UploadReader(gated, replace(LIMITS, idle_seconds=0.02))
-    file = await upload.only_file()
-    with pytest.raises(ServiceError, match=r"0\.02 seconds") as caught:
-        await content(file)
-    assert caught.value.reason is Reason.UPLOAD_STALLED
-    assert caught.value.metadata["limit"] == "UPLOAD_IDLE_SECONDS"
-
-
 @pytest.mark.parametrize(
     ("given_name", "kept"),
     [
