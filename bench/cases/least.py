@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -36,12 +36,17 @@ class _Limit:
     way: str | None
     # Of one turn, where that is told in place of the files.
     megabytes: int | None = None
+    # As of a `Study`.
+    ordered: bool = False
+    foreign: bool = False
 
 
 _CT: Final = (
     _Limit("checked-ct", "400 CT, direct POST, each read again", None),
     _Limit("least-grpc", "400 CT, gRPC, 8 Uploads at a time", "over_grpc"),
     _Limit("least-grpc-streams", "400 CT, gRPC, 8 UploadMultiple", "over_grpc_streams"),
+    _Limit("least-order", "400 CT for an order, gRPC", "over_grpc", ordered=True),
+    _Limit("least-coerce", "400 CT, COERCE on each, gRPC", "over_grpc", foreign=True),
     _Limit("least-http", "400 CT, HTTP through Envoy, 8 forms at a time", "over_http"),
     _Limit("least-http-multiple", "400 CT, HTTP through Envoy, one form", "over_http_at_once"),
 )
@@ -110,8 +115,9 @@ def _ways(limits: Sequence[_Limit], study: Study, ours: Uploading, least: Upload
         if limit.way is None:
             ways[limit.case] = ours.way(ours.direct, study, checked=True)
         else:
-            ways[limit.case] = least.way(getattr(least, limit.way), study)
-            ways[f"{limit.case} {_OURS}"] = ours.way(getattr(ours, limit.way), study)
+            of_it = replace(study, ordered=limit.ordered, foreign=limit.foreign)
+            ways[limit.case] = least.way(getattr(least, limit.way), of_it)
+            ways[f"{limit.case} {_OURS}"] = ours.way(getattr(ours, limit.way), of_it)
     return ways
 
 

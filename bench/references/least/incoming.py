@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from typing import Any, Final
+from uuid import UUID
 
 from grpc.aio import EOF
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -15,6 +16,8 @@ class Incoming:
 
     def __init__(self, context: Any) -> None:
         self.filename = ""
+        # The RIS's patient, where the files are to be coerced to one.
+        self.coerced_to: UUID | None = None
         # When the call ended, where nothing but that says that the file did: in seconds of the monotonic clock.
         self.ended_at: float | None = None
         self._context = context
@@ -51,6 +54,8 @@ class Incoming:
 
     def _take(self, message: Any) -> None:
         body = message.file
+        if message.patient_match == "COERCE":
+            self.coerced_to = UUID(message.patient_id)
         if self._form is None and body.content_type.startswith(_FORM):
             self._form = self._parser_of(body.content_type)
         if self._form is not None:

@@ -1,4 +1,4 @@
-"""Everything of the database: four statements, each an exchange for all files that wait for it at the moment.
+"""Everything of the database: five statements, each an exchange for all files that wait for it at the moment.
 
 The tables are copies of ours, empty, with the same indexes and checks, made when this begins and dropped when it ends:
 so the reconciler of the stack's own gateway does not look after files that are not its own.
@@ -27,6 +27,10 @@ CREATE TABLE least_files (LIKE dicom_upload_files INCLUDING ALL,
 """
 _USERS: Final = """
 SELECT id FROM users WHERE id = ANY($1::uuid[]) AND is_active AND role <> 'viewer'
+"""
+_PATIENTS: Final = """
+SELECT id, mrn, full_name, coalesce(to_char(birth_date, 'YYYYMMDD'), '') AS birth_date, sex
+  FROM patients WHERE id = ANY($1::uuid[])
 """
 _WHOSE: Final = """
 SELECT patient.id AS patient_id, orders.id AS order_id, orders.patient_id AS order_patient_id,
@@ -115,16 +119,19 @@ class Together(Generic[AskT, AnswerT]):
 
 
 class Ledger:
-    """The four questions, each with a connection of its own."""
+    """The five questions, each with a connection of its own."""
 
-    def __init__(self, users: Any, whose: Any, begin: Any, finish: Any) -> None:
+    def __init__(self, users: Any, patients: Any, whose: Any, begin: Any, finish: Any) -> None:
         self._connection_of_users = users
+        self._connection_of_patients = patients
         self._connection_of_whose = whose
         self._connection_of_begin = begin
         self._connection_of_finish = finish
         self._id = uuid4()
         # By user id: whether the user may upload.
         self.users: Together[UUID, bool] = Together(self._users)
+        # By the id of a patient: what files that are coerced to it are to say, None where there is no such patient.
+        self.patients: Together[UUID, Any] = Together(self._patients)
         # By PatientID, AccessionNumber, StudyInstanceUID, user id and the tags: patient, order, and log.
         self.whose: Together[tuple[str, str, str, UUID, Any], Any] = Together(self._whose)
         # The columns of an entry.
@@ -135,6 +142,10 @@ class Ledger:
     async def _users(self, asked: Sequence[UUID]) -> Sequence[bool]:
         good = {row["id"] for row in await self._connection_of_users.fetch(_USERS, list(set(asked)))}
         return [one in good for one in asked]
+
+    async def _patients(self, asked: Sequence[UUID]) -> Sequence[Any]:
+        rows = {row["id"]: row for row in await self._connection_of_patients.fetch(_PATIENTS, list(set(asked)))}
+        return [rows.get(one) for one in asked]
 
     async def _whose(self, asked: Sequence[tuple[str, str, str, UUID, Any]]) -> Sequence[Any]:
         mrns, accessions, studies, _, _ = zip(*asked, strict=True)
@@ -163,7 +174,7 @@ async def ledger(url: str) -> AsyncIterator[Ledger]:
     """A ledger on tables of its own, which are gone afterwards."""
     async with AsyncExitStack() as resources:
         connections = []
-        for _ in range(4):
+        for _ in range(5):
             connections.append(await asyncpg.connect(url, command_timeout=_SECONDS, server_settings=_SETTINGS))
             resources.push_async_callback(connections[-1].close)
         await connections[0].execute(f"{_DROP}; {_MAKE}")

@@ -95,8 +95,7 @@ class Storing:
         """Stores a file that is here; the fields of the answer. Raises RefusedError."""
         began, pieces = time.monotonic(), coming.pieces
         size = sum(map(len, pieces))
-        beginning, ending = _ends(pieces)
-        edit = await self._edit(coming.caller, beginning, size, ending)
+        edit = await self._edit(coming, size, *_ends(pieces))
         body = [edit.header, *_behind(pieces, edit.header_size)]
         file = _file(coming, edit, size, began)
         if size < _HASHED_AT_ONCE_BYTES:
@@ -114,14 +113,28 @@ class Storing:
         began = time.monotonic()
         beginning = b"".join(coming.pieces)[:_BEGINNING_BYTES]
         size = _size_of(beginning)
-        edit = await self._edit(coming.caller, beginning, size, b"")
+        edit = await self._edit(coming, size, beginning, b"")
         file = _file(coming, edit, size, began)
         await self._file_away(file)
         return await self._store(file, self._passing(file, edit))
 
-    async def _edit(self, caller: Caller, beginning: bytes, size: int, ending: bytes) -> Any:
+    async def _edit(self, coming: Coming, size: int, beginning: bytes, ending: bytes) -> Any:
         request = tag_service_pb2.ModifyHeaderRequest(beginning=beginning, ending=ending, file_size=size)
-        edit = await self._modify_header(request, metadata=caller.metadata, timeout=_HEADER_SECONDS)
+        if (patient_id := coming.incoming.coerced_to) is not None:
+            patient = await self._ledger.patients.ask(patient_id)
+            if patient is None:
+                raise RefusedError("its patient is not known")
+            request.edits.MergeFrom(
+                tag_service_pb2.ModifyTagsRequest(
+                    dicom_patient_id=patient["mrn"],
+                    patient_name=patient["full_name"],
+                    patient_birth_date=patient["birth_date"],
+                    patient_sex=patient["sex"],
+                    record_original=True,
+                    record_reason="COERCE",
+                )
+            )
+        edit = await self._modify_header(request, metadata=coming.caller.metadata, timeout=_HEADER_SECONDS)
         if edit.needs_whole_file:
             raise RefusedError("it is no plain image in one piece")
         return edit
