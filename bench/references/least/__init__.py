@@ -12,7 +12,7 @@ What it does for every file, as ours does:
 - compares what Orthanc noted of it, and has Orthanc read it again (`orthanc`);
 - has the entry and the counts of the study's log say so, before it answers.
 
-What it leaves out: edits but those of COERCE, what an order is to say of its study, files that are no plain image in one
-piece (refused), provisional patients, sessions, archives, retries, metrics, log lines, and words for what goes wrong, of
-which a caller learns only that it did.
+What it leaves out: edits but those of COERCE, what an order is to say of its study, files that are no plain image in
+one piece (refused), provisional patients, sessions, archives, retries, metrics, log lines, and words for what goes
+wrong, of which a caller learns only that it did.
 """
