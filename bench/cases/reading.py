@@ -11,7 +11,7 @@ from typing import Final
 
 from bench.case import Bar, Finding, Group, at_least
 from bench.clients.bare_grpc import BareGrpcLoad
-from bench.clients.grpc_client import Call
+from bench.clients.grpc_client import PIECE_BYTES, Call
 from bench.clients.http import HttpLoad, Request
 from bench.files import File, Whose, ct_slices
 from bench.lab import Lab
@@ -28,6 +28,8 @@ CONNECTIONS: Final = 8
 ROUNDS: Final = 5
 _WRONG: Final = "the tags are others than those of the file"
 _LEAST: Final = "the least service"
+# As much as most headers are, and so the size of messages for a client who wants no more of a file.
+_HEADER_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,16 @@ _PAIRS: Final = (
         "FastAPI, pydicom",
         at_least(2.5),
     ),
+    _Pair(
+        "read-tags-http",
+        "the same, the client takes an early end",
+        "http early",
+        "naive",
+        "FastAPI, pydicom",
+        at_least(2.5),
+    ),
     _Pair("read-tags-grpc", "ReadTags of 0.53 MB, gRPC, early stop", "grpc", "http", "ours over HTTP", at_least(2)),
+    _Pair("read-tags-grpc", "the same in messages of 256 KiB", "grpc large", "http", "ours over HTTP", at_least(2)),
     _Pair("least-read-tags-http", f"the same over HTTP, {_LEAST}", "least http", "naive", "FastAPI, pydicom"),
     _Pair("least-read-tags-http", "the same over HTTP, ours", "http", "least http", _LEAST),
     _Pair("least-read-tags-grpc", f"the same over gRPC, {_LEAST}", "least grpc", "least http", f"{_LEAST} over HTTP"),
@@ -85,7 +96,9 @@ async def _ways(lab: Lab, stack: Stack, files: list[File], resources: AsyncExitS
     return {
         "naive": lambda: _naive(lab, naive, files),
         "http": lambda: _http(lab, stack.ports.envoy, token, files),
+        "http early": lambda: _http(lab, stack.ports.envoy, token, files, "x-takes-early-end: 1"),
         "grpc": lambda: _grpc(lab, stack.ports.tag_service, token, files),
+        "grpc large": lambda: _grpc(lab, stack.ports.tag_service, token, files, PIECE_BYTES),
         "least http": lambda: _http(lab, envoy, token, files),
         "least grpc": lambda: _grpc(lab, least.port, token, files),
     }
@@ -98,16 +111,16 @@ async def _naive(lab: Lab, naive: Reference, files: list[File]) -> Turn:
     return turn
 
 
-async def _http(lab: Lab, port: int, token: str, files: list[File]) -> Turn:
-    headers = (f"Authorization: Bearer {token}",)
+async def _http(lab: Lab, port: int, token: str, files: list[File], *more: str) -> Turn:
+    headers = (f"Authorization: Bearer {token}", *more)
     requests = tuple(Request("/api/v1/dicom/read-tags", headers, (file,), field="file") for file in files)
     turn, answers = await lab.timed(HttpLoad(port, requests, CONNECTIONS))
     assert all(json.loads(one.body)["tags"]["PatientID"] == PATIENT for one in answers), _WRONG
     return turn
 
 
-async def _grpc(lab: Lab, port: int, token: str, files: list[File]) -> Turn:
-    calls = tuple(Call((file,), tag_service_pb2.ReadTagsRequest()) for file in files)
+async def _grpc(lab: Lab, port: int, token: str, files: list[File], piece_bytes: int = _HEADER_BYTES) -> Turn:
+    calls = tuple(Call((file,), tag_service_pb2.ReadTagsRequest(), piece_bytes) for file in files)
     method = "/ris.tags.v1.TagService/ReadTags"
     turn, answers = await lab.timed(BareGrpcLoad(port, method, calls, token, CONNECTIONS))
     tags = [tag_service_pb2.ReadTagsResponse.FromString(one.messages[0]).tags for one in answers]

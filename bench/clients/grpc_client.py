@@ -18,10 +18,13 @@ _READY_BYTES = 1024**3
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call: its files, and the message whose fields travel with the first piece of the first of them, or alone."""
+    """One call: its files, in messages with pieces of so many bytes, and the message whose fields travel with the first
+    piece of the first of them, or alone.
+    """
 
     files: tuple[File, ...]
     first: Any
+    piece_bytes: int = PIECE_BYTES
 
     def __len__(self) -> int:
         return sum(map(len, self.files))
@@ -34,7 +37,7 @@ class Call:
             yield message.SerializeToString()
         for file in self.files:
             left = len(file)
-            for piece in file.pieces(PIECE_BYTES):
+            for piece in file.pieces(self.piece_bytes):
                 left -= len(piece)
                 message.file.data = piece
                 if len(self.files) > 1 and not left:

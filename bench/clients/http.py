@@ -3,6 +3,7 @@
 import base64
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -79,9 +80,10 @@ class _Connection:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def ask(self, request: Sequence[bytes]) -> Answer:
-        """Sends the request. The server may then close the connection."""
-        for part in request:
-            self._socket.sendall(part)
+        """Sends the request; not all of it, where it is answered before. The server may then close the connection."""
+        with suppress(BrokenPipeError):
+            for part in request:
+                self._socket.sendall(part)
         head, _, body = self._until(b"\r\n\r\n")
         lines = head.lower().split(b"\r\n")
         fields = dict(line.split(b":", 1) for line in lines[1:])
