@@ -1,5 +1,6 @@
 """Who may call what: every rpc with every role and without a good token, through Envoy and past it."""
 
+import asyncio
 import time
 import uuid
 
@@ -153,6 +154,20 @@ async def test_json_callers_get_the_same_refusals(client: Client, stack: Stack) 
         expect_error(answer, 403, "ROLE_NOT_ALLOWED")
     assert await client.in_pacs(file.study_uid)
     expect_error(await viewer.upload(file.content), 403, "ROLE_NOT_ALLOWED")
+
+
+async def test_a_token_that_was_good_is_refused_once_it_is_not(client: Client, stack: Stack) -> None:
+    """Envoy, which remembers good tokens, still sees when one expires, and that another one is not it."""
+    path, skew_seconds, left_seconds = f"{API}/studies?limit=1", 60, 3
+    expires_at = int(time.time()) - skew_seconds + left_seconds
+    token = stack.token(exp=expires_at)
+    for _ in range(10):
+        assert (await client.with_token(token).send("GET", path)).status_code == 200
+    expect_error(await client.with_token(f"{token[:-6]}AAAAAA").send("GET", path), 401, "TOKEN_INVALID")
+    await asyncio.sleep(expires_at + skew_seconds + 2 - time.time())
+    for _ in range(10):
+        refusal = expect_error(await client.with_token(token).send("GET", path), 401, "TOKEN_EXPIRED")
+        assert refusal["message"] == "The token has expired: get a new one."  # Envoy's words
 
 
 async def test_the_scheme_is_read_without_regard_to_case(client: Client) -> None:
