@@ -207,8 +207,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             outcome, facts["reason"] = CODE_OF[error.reason].name, error.reason.value
             if error.reason is Reason.INTERNAL_ERROR or error.__cause__ is not None:
                 facts |= describe(error)
-            # To refuse a call for want of room must not take up room.
-            await _abort(call, error, request_id, drain=admitted or error.reason is not Reason.OVERLOADED)
+            # To refuse a call for want of room must not take up room, and who sends nothing need not be read out.
+            drain = error.reason is not Reason.UPLOAD_STALLED and (admitted or error.reason is not Reason.OVERLOADED)
+            await _abort(call, error, request_id, drain=drain)
         except AbortError:
             # A servicer's own; ours raise ServiceErrors instead.
             outcome = grpc.StatusCode.UNKNOWN.name

@@ -103,7 +103,7 @@ async def test_an_upload_that_stands_still_is_ended(client: Client) -> None:
 
     async def stalled() -> object:
         yield fresh_file().content[:5000]
-        await asyncio.sleep(10)
+        await asyncio.sleep(4)
 
     headers = {"content-type": "application/dicom"}
     answer = await client.send("POST", f"{API}/validate", content=stalled(), headers=headers)
