@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from statistics import median
 from typing import Final
 
@@ -22,9 +23,12 @@ _PAUSE_SECONDS: Final = 0.05
 
 async def _measure_start(lab: Lab, _wanted: frozenset[str]) -> AsyncIterator[Finding]:
     stack = await lab.stack()
+    # As in the image.
+    bytecode = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(Path(stack.folder) / "bytecode")}
     for name in SERVICES:
+        await stack.restart(name, **bytecode)
         taken = [await _start(stack, name) for _ in range(lab.rounds(ROUNDS))]
-        yield Row("start", f"start of {name} to ready", median(taken), "s", bar=at_most(2))
+        yield Row("start", f"start of {name} to ready, its bytecode there", median(taken), "s", bar=at_most(2))
 
 
 async def _start(stack: Stack, name: str) -> float:

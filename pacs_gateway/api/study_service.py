@@ -110,13 +110,15 @@ class StudyServicer(study_service_pb2_grpc.StudyServiceServicer):
     ) -> study_service_pb2.GetThumbnailResponse:
         """Shows a study. The etag of If-None-Match is compared weakly (RFC 9110 13.1.2)."""
         picture = await self._pictures.of_study(_study_uid(request.study_uid))
-        image = httpbody_pb2.HttpBody(content_type="image/png", data=picture.png)
+        response = study_service_pb2.GetThumbnailResponse(image=httpbody_pb2.HttpBody(content_type="image/png"))
         metadata = [("etag", picture.etag), ("cache-control", "private, no-cache")]
         if _names(value_of(context.invocation_metadata(), "if-none-match"), picture.etag):
-            image.ClearField("data")
             metadata.append((HTTP_STATUS_KEY, "304"))
+        else:
+            # A message that is put into another is copied.
+            response.image.data = picture.png
         await context.send_initial_metadata(tuple(metadata))
-        return study_service_pb2.GetThumbnailResponse(image=image)
+        return response
 
 
 def _names(if_none_match: str, etag: str) -> bool:
