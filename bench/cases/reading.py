@@ -1,6 +1,6 @@
 """Reading the tags of files of 0.5 MB: through Envoy against the endpoint that is often written, and over gRPC.
 
-What the least service makes in place of ours, which reads nothing, is what Envoy and gRPC leave to be had.
+What the least service makes in place of ours, which does nothing but read, is what there is to be had.
 """
 
 import json
@@ -17,13 +17,13 @@ from bench.files import File, Whose, ct_slices
 from bench.lab import Lab
 from bench.rates import rate
 from bench.references.envoy import in_front
-from bench.references.least.reading import PATIENT
 from bench.references.process import Reference, reference
 from bench.rounds import Turn, Way, in_turns
 from deploy.local.stack import Stack
 from ris.tags.v1 import tag_service_pb2
 
 FILES: Final = 400
+PATIENT: Final = "BENCH-READ"
 CONNECTIONS: Final = 8
 ROUNDS: Final = 5
 _WRONG: Final = "the tags are others than those of the file"

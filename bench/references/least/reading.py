@@ -1,6 +1,8 @@
-"""The least ReadTags: takes in what a header may be, and answers what it always answers. It prints its port.
+"""The least ReadTags: takes in as much as the header takes, takes a form apart, reads the header with ours' parser, and
+answers. It prints its port.
 
-Nothing is read, and nobody asked who he is: what is left is what gRPC, and Envoy, take for such a call.
+What it leaves out: who calls, log lines, deadlines, limits of an upload, and words for what goes wrong. What is left is
+what gRPC, Envoy and reading take for such a call.
 """
 
 import asyncio
@@ -10,51 +12,62 @@ from typing import Any, Final
 import grpc
 import uvloop
 from grpc.aio import EOF
+from python_multipart.multipart import MultipartParser, parse_options_header
 
 from deploy.local.ports import HOST
-from ris.tags.v1 import dicom_tags_pb2, tag_service_pb2
+from ris.tags.v1 import tag_service_pb2
+from tag_service.api.mapping import header_to_proto
+from tag_service.domain.reading.header_reader import HeaderReader
+from tag_service.domain.standard.limits import Limits
 
-PATIENT: Final = "BENCH-READ"
-_HEADER_BYTES: Final = 64 * 1024
+_FORM: Final = "multipart/form-data"
 _SERVICE: Final = "ris.tags.v1.TagService"
-_UID: Final = "2.25.111111111111111111111111111111111111111"
-# As long as that of a CT slice.
-_ANSWER: Final = tag_service_pb2.ReadTagsResponse(
-    tags=dicom_tags_pb2.DicomTags(
-        dicom_patient_id=PATIENT,
-        patient_name="CompressedSamples^CT1",
-        patient_sex="O",
-        patient_age="000Y",
-        study_instance_uid=_UID,
-        study_date="20040119",
-        study_time="072730",
-        study_description="e+1",
-        series_instance_uid=_UID,
-        series_number="1",
-        modality="CT",
-        sop_instance_uid=_UID,
-        instance_number="1",
-        institution_name="JFK IMAGING CENTER",
-    )
-)
+# Most headers are shorter.
+_FIRST_BYTES: Final = 8 * 1024
+_LIMITS: Final = Limits()
 
 
 async def _read_tags(_requests: Any, context: Any) -> Any:
-    size = 0
-    while size < _HEADER_BYTES and (message := await context.read()) is not EOF:
-        size += len(message)
+    reader = HeaderReader(_LIMITS)
+    form: MultipartParser | None = None
+    while not reader.done:
+        message = await context.read()
+        if message is EOF:
+            reader.close()
+            break
+        body = message.file
+        data = body.data
+        if form is None and body.content_type.startswith(_FORM):
+            form = _parser_of(body.content_type, reader)
+        if form is not None:
+            form.write(data)
+        else:
+            _feed(reader, data)
     # Many HTTP clients look for an answer only when they have sent everything.
     if any(name == "x-envoy-original-path" for name, _ in context.invocation_metadata()):
         while await context.read() is not EOF:
             pass
-    return _ANSWER
+    return header_to_proto(reader.header())
+
+
+def _parser_of(content_type: str, reader: HeaderReader) -> MultipartParser:
+    _, options = parse_options_header(content_type)
+    return MultipartParser(
+        options[b"boundary"], {"on_part_data": lambda data, start, end: _feed(reader, data[start:end])}
+    )
+
+
+def _feed(reader: HeaderReader, data: bytes) -> None:
+    if not reader.feed(data[:_FIRST_BYTES]):
+        reader.feed(data[_FIRST_BYTES:])
 
 
 async def _serve() -> None:
     methods: dict[str, Any] = {
-        # What comes is not even made a message of.
         "ReadTags": grpc.stream_unary_rpc_method_handler(
-            _read_tags, response_serializer=tag_service_pb2.ReadTagsResponse.SerializeToString
+            _read_tags,
+            tag_service_pb2.ReadTagsRequest.FromString,
+            tag_service_pb2.ReadTagsResponse.SerializeToString,
         )
     }
     server = grpc.aio.server()
