@@ -207,9 +207,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             outcome, facts["reason"] = CODE_OF[error.reason].name, error.reason.value
             if error.reason is Reason.INTERNAL_ERROR or error.__cause__ is not None:
                 facts |= describe(error)
-            # To refuse a call for want of room must not take up room, and who sends nothing need not be read out.
-            drain = error.reason is not Reason.UPLOAD_STALLED and (admitted or error.reason is not Reason.OVERLOADED)
-            await _abort(call, error, request_id, drain=drain)
+            # To refuse a call for want of room must not take up room.
+            await _abort(call, error, request_id, drain=admitted or error.reason is not Reason.OVERLOADED)
         except AbortError:
             # A servicer's own; ours raise ServiceErrors instead.
             outcome = grpc.StatusCode.UNKNOWN.name
@@ -271,7 +270,8 @@ async def _write(context: ServicerContext[Any, Any], response: Any) -> None:
 
 
 async def _abort(call: _Call, error: ServiceError, request_id: str, *, drain: bool = True) -> NoReturn:
-    if drain and call.requests is not None and not call.takes_early_end:
+    # Who sends nothing need not be read out.
+    if drain and call.requests is not None and not (call.takes_early_end or call.requests.has_stalled):
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_SECONDS):
                 await call.requests.drain(max_bytes=_DRAIN_BYTES, idle_seconds=_DRAIN_SECONDS)

@@ -1,4 +1,4 @@
-"""What makes the start of a service quick. To be imported before anything else that is."""
+"""What makes the start of a service quick. To be imported by a service's process alone, before anything else."""
 
 import gc
 import sys

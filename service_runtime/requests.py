@@ -28,6 +28,9 @@ class Requests:
         self._messages = messages
         self._parse = parse
         self._idle_seconds = idle_seconds
+        # Whether nothing came for so long.
+        self.has_stalled = False
+        self._given_up = False
         self._read: deque[bytes] = deque()
         self._taken = 0
         self._taken_bytes = 0
@@ -45,6 +48,7 @@ class Requests:
         try:
             data = await self._next(self._idle_seconds)
         except TimeoutError as error:
+            self.has_stalled = True
             raise ServiceError(
                 Reason.UPLOAD_STALLED,
                 f"No byte of the request came for {self._idle_seconds:g} seconds. Send it again.",
@@ -68,8 +72,7 @@ class Requests:
         """The next message; `may_lose` where one that comes after the wait was given up is not missed."""
         if self._reading is None and (may_lose or not self._taken):
             # Which spares the task, and its time.
-            async with asyncio.timeout(idle_seconds):
-                return self._took(await anext(self._messages))
+            return self._took(await self._read_alone(idle_seconds))
         self._wanted = self._taken + (2 if self._taken_bytes > _BEGINNING_BYTES else 1)
         if self._reading is None:
             self._reading = asyncio.create_task(self._read_ahead())
@@ -78,6 +81,17 @@ class Requests:
             async with asyncio.timeout(idle_seconds):
                 await self._read_or_over(self._reading)
         return self._took(self._read.popleft())
+
+    async def _read_alone(self, idle_seconds: float) -> bytes:
+        if self._given_up:
+            # grpc's stream is over once a wait for it was cancelled: it must not pass for one that ended as it should.
+            raise RuntimeError("the stream was given up")
+        try:
+            async with asyncio.timeout(idle_seconds):
+                return await anext(self._messages)
+        except (TimeoutError, asyncio.CancelledError):
+            self._given_up = True
+            raise
 
     def _took(self, message: bytes) -> bytes:
         self._taken += 1

@@ -76,6 +76,19 @@ async def test_cancelled_wait_loses_no_message(stream: Stream, requests: Request
         assert await anext(requests) == message.decode()
 
 
+async def test_stream_whose_first_message_nobody_waited_for_does_not_pass_for_one_that_ended(
+    stream: Stream, requests: Requests
+) -> None:
+    """Where the wait for the first message was given up, to go on is a defect, and said to be one."""
+    waiting = asyncio.ensure_future(anext(requests))
+    await settled()
+    waiting.cancel()
+    await settled()
+    stream.bring(b"a", None)
+    with pytest.raises(RuntimeError):
+        await anext(requests)
+
+
 async def test_nothing_is_read_ahead_before_a_file_has_begun(
     stream: Stream, requests: Requests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,18 +128,20 @@ async def test_bytes_that_are_no_message_are_a_wrong_field(stream: Stream) -> No
 
 
 @pytest.mark.parametrize("came", [1, 2])
-async def test_draining_ends_at_the_end_the_limit_or_silence(stream: Stream, requests: Requests, came: int) -> None:
+@pytest.mark.parametrize("ends", [True, False])
+async def test_draining_ends_at_the_end_the_limit_or_silence(
+    stream: Stream, requests: Requests, came: int, *, ends: bool
+) -> None:
     """The rest, be it read by a task already or not, is read to its end, at most so far, and only while it comes."""
     stream.bring(*[b"12345"] * (came + 4))
     for _ in range(came):
         await anext(requests)
     await requests.drain(max_bytes=9, idle_seconds=60)
     assert stream.taken <= came + 3
-    await requests.drain(max_bytes=1000, idle_seconds=0.05)
+    if ends:
+        stream.bring(None)
+    await requests.drain(max_bytes=1000, idle_seconds=60 if ends else 0.05)
     assert stream.taken == came + 4
-    stream.bring(b"12345", None)
-    await requests.drain(max_bytes=1000, idle_seconds=60)
-    assert stream.taken == came + 5
 
 
 @pytest.mark.parametrize("came", [0, 1, 2])
@@ -140,6 +155,7 @@ async def test_stream_that_stalls_is_given_up(stream: Stream, came: int) -> None
         await anext(one)
     assert caught.value.reason is Reason.UPLOAD_STALLED
     assert caught.value.metadata["limit"] == "UPLOAD_IDLE_SECONDS"
+    assert one.has_stalled
     one.close()
 
 
